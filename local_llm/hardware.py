@@ -1,0 +1,66 @@
+"""What machine a figure was measured on, read without any model library."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Hardware:
+    device: str  # "cpu" or "cuda"
+    name: str  # the processor's or the GPU's own name
+    cores: int
+    memory_gib: float
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.cores} cores, {self.memory_gib:.0f} GiB"
+
+
+def this_hardware() -> Hardware:
+    gpu = gpu_name()
+    return Hardware(
+        device="cuda" if gpu else "cpu",
+        name=gpu or _processor_name(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_gib=round(_meminfo("MemTotal") / 1024**2, 1),
+    )
+
+
+def gpu_name() -> str | None:
+    """The first NVIDIA GPU's name, or None where the driver shows none."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    found = subprocess.run(query, capture_output=True, text=True, check=False)
+    return found.stdout.splitlines()[0].strip() if found.returncode == 0 and found.stdout.strip() else None
+
+
+def available_memory_gib() -> float:
+    """Memory a new process could take: what the kernel says is available, or less where a cgroup limits us."""
+    available = _meminfo("MemAvailable") * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists():
+        text = limit.read_text().strip()
+        if text != "max":
+            available = min(available, max(0, int(text) - int(used.read_text())))
+    return available / 1024**3
+
+
+def _meminfo(field: str) -> int:
+    """A field of /proc/meminfo, in KiB."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1])
+    return 0
+
+
+def _processor_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return "unknown processor"

@@ -1,0 +1,70 @@
+"""Where everything lives: the folders and sockets under LOCAL_LLM_HOME."""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+# sockaddr_un holds 108 bytes with the closing zero (unix(7)).
+SOCKET_PATH_BYTES = 107
+
+
+@dataclass(frozen=True)
+class Home:
+    root: Path
+
+    @property
+    def state_database(self) -> Path:
+        return self.root / "state.db"
+
+    @property
+    def settings_file(self) -> Path:
+        return self.root / "settings.toml"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def adapters(self) -> Path:
+        return self.root / "adapters"
+
+    @property
+    def collections(self) -> Path:
+        return self.root / "collections"
+
+    @property
+    def files(self) -> Path:
+        return self.root / "files"
+
+    @property
+    def jobs(self) -> Path:
+        return self.root / "jobs"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def run(self) -> Path:
+        """Locks, process records and sockets: nothing here outlives a reboot's meaning."""
+        return self.root / "run"
+
+    def ensure(self) -> "Home":
+        """Makes the folders, readable by their owner only."""
+        for folder in (self.models, self.adapters, self.collections, self.files, self.jobs, self.logs, self.run):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self
+
+    def socket(self, name: str) -> Path:
+        """The Unix socket of a process. A home too deep for a socket's path gets a short folder of its own."""
+        path = self.run / f"{name}.sock"
+        if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+            return path
+        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
+        folder = Path(tempfile.gettempdir()) / f"local-llm-{os.getuid()}-{digest}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise PermissionError(f"{folder} belongs to another user")
+        return folder / f"{name}.sock"

@@ -1,0 +1,30 @@
+"""Who asks, and what they may see. One rule for documents and adapters alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["admin", "member"]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The holder of a key, or the local user of a box without keys (an admin of the local project)."""
+
+    project_id: str
+    role: Role
+    principals: tuple[str, ...] = ()
+    key_id: str | None = None
+
+    @property
+    def sees(self) -> tuple[str, ...] | None:
+        """Principals to filter by; None: no filter, an admin sees all of its project."""
+        return None if self.role == "admin" else self.principals
+
+    def may_see(self, allow: Sequence[str] | None) -> bool:
+        """Whether something that `allow` names is visible. None: everyone in the project."""
+        return allow is None or self.role == "admin" or not set(allow).isdisjoint(self.principals)
+
+
+def local_admin(project_id: str) -> Caller:
+    return Caller(project_id, "admin")

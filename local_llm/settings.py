@@ -1,0 +1,191 @@
+"""All settings: a TOML file, environment variables over it, command-line options over both.
+
+The file is named by --settings or LOCAL_LLM_SETTINGS, else it is settings.toml in the home folder, if there.
+A variable is named after the path of its setting: LOCAL_LLM_ENGINE__MODEL sets `model` in `[engine]`.
+Unknown names are refused and everything wrong is reported at once.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from local_llm.errors import SettingsError
+from local_llm.home import Home
+
+PREFIX = "LOCAL_LLM_"
+# Variables of the same prefix that are read elsewhere: by the installer, and here, before any setting.
+NOT_SETTINGS = {"LOCAL_LLM_HOME", "LOCAL_LLM_SETTINGS", "LOCAL_LLM_EXTRA", "LOCAL_LLM_VENV"}
+
+HOSTED_SMALL_MODELS = (
+    "gpt-4o-mini",
+    "gpt-4o-mini-2024-07-18",
+    "gpt-4.1-mini",
+    "gpt-4.1-mini-2025-04-14",
+    "gpt-4.1-nano",
+    "gpt-3.5-turbo",
+)
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(Section):
+    """[server]: the address clients talk to."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs a key.")
+    port: Port = Field(8000, description="Port to listen on; 0 lets the system choose one.")
+    first_key_file: Path | None = Field(
+        None, description="File holding an API key; becomes the first admin key when there is none yet."
+    )
+    max_upload_bytes: int = Field(512 * 1024**2, gt=0, description="Largest file accepted by /v1/files.")
+    max_body_bytes: int = Field(16 * 1024**2, gt=0, description="Largest body of any other request.")
+    request_timeout_seconds: float = Field(600, gt=0, description="Longest time one answer may take.")
+
+
+class EngineSettings(Section):
+    """[engine]: vLLM. Its own options are documented with vLLM; `arguments` reaches all of them."""
+
+    model: str = Field("SmolLM2-135M-Instruct", description="Name of the base model in the model store.")
+    max_model_tokens: int = Field(4096, gt=0, description="Longest prompt plus answer, in tokens.")
+    kv_cache_gib: int = Field(2, gt=0, description="Memory for the key-value cache on a CPU, in GiB.")
+    gpu_memory_share: float = Field(0.85, gt=0, le=1, description="Share of the GPU's memory the engine may take.")
+    max_loras: int = Field(4, gt=0, description="Different adapters that one batch may use.")
+    max_cpu_loras: int = Field(32, gt=0, description="Adapters kept in memory, ready for use.")
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
+        64, description="Largest adapter rank that can be served."
+    )
+    start_timeout_seconds: float = Field(900, gt=0, description="Longest time a start may take.")
+    arguments: list[str] = Field(default_factory=list, description="More command-line arguments for vLLM.")
+    environment: dict[str, str] = Field(default_factory=dict, description="More environment variables for vLLM.")
+
+
+class IndexSettings(Section):
+    """[index]: documents and retrieval."""
+
+    encoder: str = Field("all-MiniLM-L6-v2", description="Name of the encoder in the model store.")
+    chunk_tokens: int = Field(128, ge=16, description="Longest passage, in the encoder's tokens, title included.")
+    overlap_tokens: int = Field(16, ge=0, description="Tokens that neighbouring passages share.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where encoder and FAISS run.")
+    parse_timeout_seconds: float = Field(120, gt=0, description="Longest time one document may take to parse.")
+
+
+class TrainingSettings(Section):
+    """[training]: the defaults of a run; each can be given with the run itself."""
+
+    rank: int = Field(16, gt=0, description="LoRA rank.")
+    alpha: int = Field(32, gt=0, description="LoRA alpha; the update is scaled by alpha / rank.")
+    learning_rate: float = Field(
+        2e-4, gt=0, description="Base learning rate, which `learning_rate_multiplier` multiplies."
+    )
+    max_tokens: int = Field(2048, gt=0, description="Longest training example, in tokens.")
+    poll_seconds: float = Field(1.0, gt=0, description="How often the trainer looks for a queued job.")
+
+
+class CostSettings(Section):
+    """[cost]: what this hardware costs."""
+
+    machine_usd_per_hour: float = Field(
+        0.10, ge=0, description="Price of an hour of this machine. The default stands for two rented cores."
+    )
+
+
+class Settings(Section):
+    home: Path
+    organization: str = Field(
+        "local", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Second part of `ft:` model names."
+    )
+    aliases: dict[str, str] = Field(
+        default_factory=lambda: dict.fromkeys(HOSTED_SMALL_MODELS, "base"),
+        description="Hosted model names that stand for a local one; `base` is the default base model.",
+    )
+    server: ServerSettings = ServerSettings()  # type: ignore[call-arg]
+    engine: EngineSettings = EngineSettings()  # type: ignore[call-arg]
+    index: IndexSettings = IndexSettings()  # type: ignore[call-arg]
+    training: TrainingSettings = TrainingSettings()  # type: ignore[call-arg]
+    cost: CostSettings = CostSettings()  # type: ignore[call-arg]
+
+    @property
+    def place(self) -> Home:
+        return Home(self.home)
+
+
+def load_settings(
+    file: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Reads the settings.
+
+    `overrides` maps dotted names ("server.port") to values; None means "not given".
+
+    Raises: SettingsError listing everything that is wrong, with where it came from.
+    """
+    variables = os.environ if environment is None else environment
+    home = Path(variables.get("LOCAL_LLM_HOME") or Path.home() / ".local-llm").expanduser().absolute()
+    named = file or (Path(variables["LOCAL_LLM_SETTINGS"]) if variables.get("LOCAL_LLM_SETTINGS") else None)
+    values = _read_file(named or Home(home).settings_file, must_exist=named is not None)
+    for path, text in _from_environment(variables):
+        _put(values, path, text)
+    for name, value in (overrides or {}).items():
+        if value is not None:
+            _put(values, name.split("."), value)
+    values.setdefault("home", home)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        reasons = "; ".join(_explain(detail) for detail in error.errors())
+        raise SettingsError(f"settings: {reasons}", hint="see docs/settings.md for every setting") from None
+
+
+def _read_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
+    if not path.exists():
+        if must_exist:
+            raise SettingsError(f"the settings file {path} does not exist", hint="check --settings")
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the settings file {path} is not TOML: {error}") from None
+
+
+def _from_environment(variables: Mapping[str, str]) -> list[tuple[list[str], Any]]:
+    found = []
+    for variable, text in sorted(variables.items()):
+        if variable.startswith(PREFIX) and variable not in NOT_SETTINGS:
+            found.append((variable.removeprefix(PREFIX).lower().split("__"), _parse_value(text)))
+    return found
+
+
+def _parse_value(text: str) -> Any:
+    """Lists and tables are written as in TOML; anything else is left to the setting's own type."""
+    if text[:1] in "[{":
+        try:
+            return tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            return text
+    return text
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for name in path[:-1]:
+        inner = values.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise SettingsError(f"settings: {'.'.join(path)}: {name} is not a table")
+        values = inner
+    values[path[-1]] = value
+
+
+def _explain(detail: ErrorDetails) -> str:
+    name = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{name}: there is no such setting"
+    return f"{name} = {detail['input']!r}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"

@@ -1,0 +1,248 @@
+"""The state database: projects, keys, files, jobs, adapters, collections, profiles, ledger, audit.
+
+Small and durable: SQLite in WAL mode with synchronous=FULL, so that a committed row survives a power cut.
+Documents and passages are not here: each collection has a database of its own (index/).
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, UniqueConstraint, create_engine, event, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+
+from local_llm.home import Home
+from local_llm.identifiers import new_id, now
+from local_llm.locks import exclusive_lock
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+LOCAL_PROJECT = "local"
+
+
+class Row(DeclarativeBase):
+    type_annotation_map: ClassVar = {
+        dict[str, Any]: JSON(none_as_null=True),
+        list[str]: JSON(none_as_null=True),
+        # SQLite numbers rows by itself only in a column declared INTEGER, which holds 64 bits there.
+        int: BigInteger().with_variant(Integer(), "sqlite"),
+    }
+
+
+class Project(Row):
+    """A tenant. Every other row belongs to one."""
+
+    __tablename__ = "projects"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[int]
+    archived_at: Mapped[int | None]
+
+
+class Key(Row):
+    """An API key. `principals` are what its holder counts as when a document names who may see it."""
+
+    __tablename__ = "keys"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    role: Mapped[str]  # "admin" or "member"
+    principals: Mapped[list[str]]
+    secret_sha256: Mapped[str] = mapped_column(unique=True)
+    redacted: Mapped[str]
+    created_at: Mapped[int]
+    expires_at: Mapped[int | None]
+    revoked_at: Mapped[int | None]
+
+
+class File(Row):
+    __tablename__ = "files"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    filename: Mapped[str]
+    purpose: Mapped[str]
+    bytes: Mapped[int]
+    sha256: Mapped[str]
+    created_at: Mapped[int]
+
+
+class Job(Row):
+    """A fine-tuning job. `lease` is the fence: only the process that wrote its own value may go on."""
+
+    __tablename__ = "jobs"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    model: Mapped[str]
+    training_file: Mapped[str]
+    validation_file: Mapped[str | None]
+    suffix: Mapped[str | None]
+    seed: Mapped[int]
+    method: Mapped[dict[str, Any]]
+    hyperparameters: Mapped[dict[str, Any]]
+    job_metadata: Mapped[dict[str, Any]] = mapped_column("metadata")
+    status: Mapped[str]
+    error: Mapped[dict[str, Any] | None]
+    fine_tuned_model: Mapped[str | None]
+    trained_tokens: Mapped[int | None]
+    created_at: Mapped[int]
+    finished_at: Mapped[int | None]
+    lease: Mapped[str | None]
+    lease_until: Mapped[float | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+
+
+class JobEvent(Row):
+    __tablename__ = "job_events"
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    created_at: Mapped[int]
+    level: Mapped[str]
+    type: Mapped[str]
+    message: Mapped[str]
+    data: Mapped[dict[str, Any]]
+
+
+class Adapter(Row):
+    """A published adapter. `allow` lists principals as a document's does; None: everyone in the project."""
+
+    __tablename__ = "adapters"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str] = mapped_column(unique=True)
+    base_model: Mapped[str]
+    base_sha256: Mapped[str]
+    rank: Mapped[int]
+    manifest_sha256: Mapped[str]
+    job_id: Mapped[str | None]
+    allow: Mapped[list[str] | None]
+    created_at: Mapped[int]
+
+
+class Collection(Row):
+    """A collection of documents, a *vector store* in the API. Its passages live in its own database."""
+
+    __tablename__ = "collections"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    encoder: Mapped[str]
+    encoder_fingerprint: Mapped[str]
+    created_at: Mapped[int]
+    __table_args__ = (UniqueConstraint("project_id", "name"),)
+
+
+class ProfileRow(Row):
+    """A served model name that stands for a strategy, a model, a collection and a prompt."""
+
+    __tablename__ = "profiles"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    strategy: Mapped[str]
+    model: Mapped[str]
+    collection_id: Mapped[str | None] = mapped_column(ForeignKey("collections.id"))
+    prompt: Mapped[str | None]
+    k: Mapped[int]
+    created_at: Mapped[int]
+    __table_args__ = (UniqueConstraint("project_id", "name"),)
+
+
+class LedgerEntry(Row):
+    """A measured fact and the hardware it was measured on."""
+
+    __tablename__ = "ledger"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    kind: Mapped[str] = mapped_column(index=True)
+    created_at: Mapped[int]
+    hardware: Mapped[dict[str, Any]]
+    facts: Mapped[dict[str, Any]]
+
+
+class AuditEntry(Row):
+    __tablename__ = "audit"
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    created_at: Mapped[int]
+    key_id: Mapped[str | None]
+    action: Mapped[str]
+    object_id: Mapped[str | None]
+    detail: Mapped[dict[str, Any]]
+
+
+Index("jobs_by_status", Job.status, Job.created_at)
+Index("files_by_project", File.project_id, File.created_at)
+
+
+class State:
+    """An open state database. Sessions are short: read or write, commit, close."""
+
+    def __init__(self, url: str):
+        self._engine = create_engine(url, json_serializer=_dump_json)
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine, "connect", _make_durable)
+            event.listen(self._engine, "begin", _begin_immediate)
+        self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """One transaction: committed when the block ends, rolled back when it raises."""
+        with self._sessions.begin() as session:
+            yield session
+
+    def local_project_id(self) -> str:
+        """The project of a box on which nobody has made another."""
+        with self.session() as session:
+            return session.scalars(select(Project.id).where(Project.name == LOCAL_PROJECT)).one()
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def open_state(home: Home) -> State:
+    """Opens the state database under `home`, made or migrated first if need be."""
+    home.ensure()
+    url = f"sqlite:///{home.state_database}"
+    state = State(url)
+    # Two processes starting at once must not both migrate; the second waits its turn.
+    with exclusive_lock(home.run / "migrate.lock", "the migration of the state database", wait=True):
+        _migrate(state, url)
+        _ensure_local_project(state)
+    return state
+
+
+def _migrate(state: State, url: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    with state._engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _ensure_local_project(state: State) -> None:
+    with state.session() as session:
+        if session.scalars(select(Project.id).limit(1)).first() is None:
+            session.add(Project(id=new_id("proj_"), name=LOCAL_PROJECT, created_at=now(), archived_at=None))
+
+
+def _dump_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _make_durable(connection: Any, _record: Any) -> None:
+    # The driver's own transaction handling is off: _begin_immediate starts them.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_immediate(connection: Any) -> None:
+    # A transaction that reads first and writes later fails at once when another wrote in between,
+    # whatever the busy timeout (SQLite docs, "Transactions"): so each takes the write lock at its start.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
