@@ -39,7 +39,13 @@ def start_time(pid: int) -> int | None:
 
 
 def start_child(
-    name: str, command: Sequence[str], *, environment: Mapping[str, str], log: IO[bytes] | None, records: Path
+    name: str,
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    log: IO[bytes] | None,
+    records: Path,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Starts a child that leads its own group, gets SIGTERM when we die, and is recorded in `records`."""
     parent = os.getpid()
@@ -57,6 +63,7 @@ def start_child(
         stdout=log,
         stderr=log,
         start_new_session=True,
+        pass_fds=pass_fds,
         preexec_fn=before_exec,  # noqa: PLW1509 (it calls nothing but the kernel)
     )
     record = ProcessRecord(name, child.pid, start_time(child.pid) or 0)

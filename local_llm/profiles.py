@@ -1,0 +1,140 @@
+"""Profiles: served model names that stand for a strategy, a model, a collection, a prompt and a k."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from sqlalchemy import delete, select
+
+from local_llm.errors import InvalidInputError, NotFoundError
+from local_llm.identifiers import is_name, new_id, now
+from local_llm.permissions import Caller
+from local_llm.state import Adapter, Collection, ProfileRow, State
+
+# The four words everything speaks of. Fine-tuning is for behaviour, retrieval for facts, hybrid for both.
+Strategy = Literal["base", "fine_tuned", "rag", "hybrid"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+
+# Passages put before the model. Source: the article this product follows searches with k = 5.
+DEFAULT_K = 5
+MAX_K = 50
+# What `model` says for the base model that the engine serves, whichever it is.
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """`model` is `base` or an `ft:` name; `collection` an id, set where the strategy retrieves."""
+
+    name: str
+    strategy: Strategy
+    model: str = BASE
+    collection: str | None = None
+    prompt: str | None = None
+    k: int = DEFAULT_K
+
+    @property
+    def retrieves(self) -> bool:
+        return self.strategy in ("rag", "hybrid")
+
+    @property
+    def fine_tuned(self) -> bool:
+        return self.strategy in ("fine_tuned", "hybrid")
+
+
+class ProfileStore:
+    def __init__(self, state: State):
+        self._state = state
+
+    def set(self, caller: Caller, profile: Profile) -> Profile:
+        """Makes or replaces a profile. `profile.collection` may be a collection's id or name.
+
+        Raises: InvalidInputError, NotFoundError.
+        """
+        _refuse_contradictions(profile)
+        collection_id = self._collection_id(caller, profile)
+        self._require_model(caller, profile)
+        with self._state.session() as session:
+            session.execute(_same_name(caller, profile.name))
+            session.add(
+                ProfileRow(
+                    id=new_id("profile_"),
+                    project_id=caller.project_id,
+                    name=profile.name,
+                    strategy=profile.strategy,
+                    model=profile.model,
+                    collection_id=collection_id,
+                    prompt=profile.prompt,
+                    k=profile.k,
+                    created_at=now(),
+                )
+            )
+        return Profile(profile.name, profile.strategy, profile.model, collection_id, profile.prompt, profile.k)
+
+    def list(self, caller: Caller) -> list[Profile]:
+        with self._state.session() as session:
+            query = select(ProfileRow).where(ProfileRow.project_id == caller.project_id).order_by(ProfileRow.name)
+            return [_from_row(row) for row in session.scalars(query)]
+
+    def find(self, caller: Caller, name: str) -> Profile | None:
+        with self._state.session() as session:
+            query = select(ProfileRow).where(ProfileRow.project_id == caller.project_id, ProfileRow.name == name)
+            row = session.scalars(query).first()
+        return _from_row(row) if row else None
+
+    def remove(self, caller: Caller, name: str) -> None:
+        with self._state.session() as session:
+            removed = session.scalars(_same_name(caller, name).returning(ProfileRow.id)).all()
+        if not removed:
+            raise NotFoundError(f"there is no profile {name!r}", hint="local-llm profiles list", param="profile")
+
+    def _collection_id(self, caller: Caller, profile: Profile) -> str | None:
+        if profile.collection is None:
+            return None
+        with self._state.session() as session:
+            query = select(Collection.id).where(
+                Collection.project_id == caller.project_id,
+                (Collection.id == profile.collection) | (Collection.name == profile.collection),
+            )
+            found = session.scalars(query).first()
+        if found is None:
+            raise NotFoundError(
+                f"there is no collection {profile.collection!r}", hint="local-llm index list", param="collection"
+            )
+        return found
+
+    def _require_model(self, caller: Caller, profile: Profile) -> None:
+        if profile.model == BASE:
+            return
+        with self._state.session() as session:
+            row = session.scalars(select(Adapter).where(Adapter.name == profile.model)).first()
+        if row is None or row.project_id != caller.project_id or not caller.may_see(row.allow):
+            raise NotFoundError(
+                f"there is no adapter {profile.model!r}", hint="local-llm models list", param="model"
+            )
+
+
+def _refuse_contradictions(profile: Profile) -> None:
+    problems = []
+    if not is_name(profile.name) or profile.name.startswith("ft"):
+        problems.append(f"name {profile.name!r}: expected letters, digits, '.', '_', '-', not starting with 'ft'")
+    if profile.strategy not in STRATEGIES:
+        problems.append(f"strategy {profile.strategy!r}: expected one of {', '.join(STRATEGIES)}")
+    if profile.retrieves and profile.collection is None:
+        problems.append(f"{profile.strategy} needs a collection")
+    if not profile.retrieves and profile.collection is not None:
+        problems.append(f"{profile.strategy} retrieves nothing, but a collection is given")
+    if profile.fine_tuned != (profile.model != BASE):
+        needed = "an ft: model" if profile.fine_tuned else "the base model"
+        problems.append(f"{profile.strategy} needs {needed}, but the model is {profile.model!r}")
+    if not 1 <= profile.k <= MAX_K:
+        problems.append(f"k = {profile.k}: expected 1 to {MAX_K}")
+    if problems:
+        raise InvalidInputError(f"profile {profile.name!r}: {'; '.join(problems)}", param="profile")
+
+
+def _same_name(caller: Caller, name: str):  # type: ignore[no-untyped-def]  # SQLAlchemy's own type is long
+    return delete(ProfileRow).where(ProfileRow.project_id == caller.project_id, ProfileRow.name == name)
+
+
+def _from_row(row: ProfileRow) -> Profile:
+    return Profile(row.name, row.strategy, row.model, row.collection_id, row.prompt, row.k)  # type: ignore[arg-type]
