@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from local_llm import __version__
-from local_llm.cli import models
+from local_llm.cli import keys, models, profiles, serving
 from local_llm.cli.context import CommandContext
 from local_llm.cli.output import talk
 from local_llm.errors import LocalLLMError
@@ -20,6 +20,11 @@ app = typer.Typer(
     help="Fine-tuning, retrieval with citations and an OpenAI-compatible endpoint, on your own hardware.",
 )
 app.add_typer(models.app, name="models")
+app.add_typer(profiles.app, name="profiles")
+app.add_typer(keys.app, name="keys")
+app.command("serve")(serving.serve)
+app.command("ask")(serving.ask)
+app.command("doctor")(serving.doctor)
 
 
 @app.callback()
@@ -27,7 +32,7 @@ def prepare(
     context: typer.Context,
     settings: Annotated[Path | None, typer.Option(help="Settings file (TOML).")] = None,
 ) -> None:
-    context.obj = CommandContext(settings)
+    context.obj = CommandContext(settings.absolute() if settings else None)
 
 
 @app.command()

@@ -1,14 +1,17 @@
 """What every command starts from: the settings, and the state of the box."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from local_llm.permissions import Caller, local_admin
 from local_llm.settings import Settings, load_settings
 from local_llm.state import State, open_state
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @dataclass
@@ -29,11 +32,3 @@ class CommandContext:
     def caller(self) -> Caller:
         """Whoever can run commands on the box is an admin of its local project."""
         return local_admin(self.state.local_project_id())
-
-    @contextmanager
-    def closing(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            if "state" in self.__dict__:
-                self.state.close()

@@ -5,13 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from local_llm.cli.context import CommandContext
+from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.output import emit, emit_table, talk
 from local_llm.models import Model, ModelStore, kind_of_folder, verify
 
 app = typer.Typer(no_args_is_help=True, help="Models on this box: import, list, verify.")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")

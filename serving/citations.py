@@ -1,0 +1,158 @@
+"""Citations: which passage supports which sentence of an answer.
+
+A sentence is supported by a passage when most of its content words, and every number in it, stand in one
+window of the passage. The marker `[n]` is written after such a sentence, while the answer streams.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+# A sentence is supported if this share of its content words stands in the passage's window,
+# and there are at least so many of them: "See below." supports nothing.
+MINIMUM_SHARE = 0.6
+MINIMUM_WORDS = 3
+
+_WORD = re.compile(r"\w+(?:[.,:/-]\w+)*", re.UNICODE)
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)|\n")
+# The commonest words of English: they stand in every sentence and support none.
+_STOPWORDS = frozenset(
+    """
+    a about after all also an and any are as at be been before but by can could do does for from had has have he
+    her his how i if in into is it its may more most must my no not of on only or our out over shall she should
+    so some such than that the their them then there these they this those to under up was we were what when
+    where which while who will with would you your
+    """.split()  # noqa: SIM905
+)
+
+
+class Source(Protocol):
+    """A retrieved passage. `start` and `end` are characters of the stored text of its document."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def start(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Support:
+    """The passage (counting from 1) that supports a sentence, and the characters of the document that do."""
+
+    number: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A support, and where its marker stands in the answer."""
+
+    support: Support
+    answer_start: int
+    answer_end: int
+
+
+@dataclass(frozen=True)
+class _Window:
+    start: int
+    end: int
+    words: frozenset[str]
+
+
+class CitationWriter:
+    """Copies an answer through, piece by piece, writing markers after supported sentences.
+
+    Nothing is held back: a sentence's end is known by the white space behind it, and the marker goes before
+    that. With `write_markers` off the text passes unchanged and only `marks` is filled.
+    """
+
+    def __init__(self, sources: Sequence[Source], *, write_markers: bool = True):
+        self._windows = [_windows(source) for source in sources]
+        self._write = write_markers
+        self._sentence = ""
+        self._length = 0  # of what was written so far
+        self.marks: list[Mark] = []
+
+    def feed(self, text: str) -> str:
+        """The text to send on for a piece of the answer."""
+        written = []
+        for character in text:
+            if character.isspace() and _finished(self._sentence, character):
+                written.append(self._close_sentence())
+            self._sentence += character
+            written.append(character)
+            self._length += 1
+        return "".join(written)
+
+    def finish(self) -> str:
+        """What is still to be sent when the answer has ended."""
+        return self._close_sentence()
+
+    def _close_sentence(self) -> str:
+        sentence, self._sentence = self._sentence, ""
+        support = self._support(sentence)
+        if support is None:
+            return ""
+        marker = f" [{support.number}]" if self._write else ""
+        start = self._length
+        self._length += len(marker)
+        self.marks.append(Mark(support, start, self._length))
+        return marker
+
+    def _support(self, sentence: str) -> Support | None:
+        words = content_words(sentence)
+        if len(words) < MINIMUM_WORDS:
+            return None
+        numbers = {word for word in words if any(character.isdigit() for character in word)}
+        best: Support | None = None
+        best_share = 0.0
+        for number, windows in enumerate(self._windows, 1):
+            for window in windows:
+                share = len(words & window.words) / len(words)
+                if share > best_share and numbers <= window.words:
+                    best, best_share = Support(number, window.start, window.end), share
+        return best if best_share >= MINIMUM_SHARE else None
+
+
+def content_words(text: str) -> set[str]:
+    """Lower-cased words and numbers that carry meaning. A list's own number ("2. ") is none of them."""
+    body = re.sub(r"^\s*(?:\d+[.)]|[-*])\s+", "", text)
+    return {word for word in (found.group().lower() for found in _WORD.finditer(body)) if word not in _STOPWORDS}
+
+
+def _finished(sentence: str, following: str) -> bool:
+    stripped = sentence.rstrip("\"')]")
+    return (
+        bool(stripped) and (following == "\n" or stripped[-1] in ".!?") and not re.fullmatch(r"\s*\d+\.", sentence)
+    )
+
+
+def _windows(source: Source) -> list[_Window]:
+    """Each sentence of a passage, and each pair of neighbours: answers often join two."""
+    spans = _sentence_spans(source.text)
+    pairs = [(first[0], second[1]) for first, second in pairwise(spans)]
+    # What a sentence speaks of often stands in the title only.
+    subject = content_words(source.title)
+    return [
+        _Window(
+            source.start + start, source.start + end, frozenset(content_words(source.text[start:end]) | subject)
+        )
+        for start, end in spans + pairs
+    ]
+
+
+def _sentence_spans(text: str) -> list[tuple[int, int]]:
+    spans, start = [], 0
+    for end in [*(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]:
+        piece = text[start:end]
+        stripped = piece.strip()
+        if stripped:
+            offset = start + piece.index(stripped)
+            spans.append((offset, offset + len(stripped)))
+        start = end
+    return spans

@@ -1,0 +1,70 @@
+"""How vLLM is started: its command line and environment, derived from our settings."""
+
+import sys
+from pathlib import Path
+
+from local_llm import offline
+from local_llm.errors import InsufficientMemoryError
+from local_llm.hardware import available_memory_gib, gpu_name
+from local_llm.models import Model
+from local_llm.settings import EngineSettings
+
+# vLLM's own server by its module: the distribution of the CPU build is not named `vllm`, and the `vllm`
+# command asks for the version of a distribution of that name.
+MODULE = "vllm.entrypoints.launchers.api_server.entry"
+
+# Three processes each import torch and transformers; seen with vLLM 0.32.0: 2.3 GiB together.
+OVERHEAD_GIB = 2.5
+
+
+def command(settings: EngineSettings, model: Model, socket: Path) -> list[str]:
+    line = [
+        *(sys.executable, "-m", MODULE),
+        *("--model", str(model.path)),
+        *("--served-model-name", model.name),
+        *("--uds", str(socket)),
+        *("--max-model-len", str(settings.max_model_tokens)),
+        "--enable-lora",
+        *("--max-loras", str(settings.max_loras)),
+        *("--max-cpu-loras", str(max(settings.max_cpu_loras, settings.max_loras))),
+        *("--max-lora-rank", str(settings.max_lora_rank)),
+        "--enable-prompt-tokens-details",
+        "--disable-uvicorn-access-log",
+        # An image's address would let a client reach into the inner network: no host is allowed.
+        *("--allowed-media-domains", "none.invalid"),
+    ]
+    if gpu_name():
+        line += ["--gpu-memory-utilization", str(settings.gpu_memory_share)]
+    else:
+        # Compiling takes longer than it saves on a small model without Triton.
+        line += ["--enforce-eager"]
+    return [*line, *settings.arguments]
+
+
+def environment(settings: EngineSettings) -> dict[str, str]:
+    """The engine's environment: offline, adapters loadable at run time, memory for the cache on a CPU."""
+    return {
+        **offline.environment(),
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
+        **settings.environment,
+    }
+
+
+def require_memory(settings: EngineSettings, model: Model) -> None:
+    """Raises: InsufficientMemoryError if the CPU engine would not fit. On a GPU vLLM itself checks."""
+    if gpu_name():
+        return
+    weights = model.manifest.bytes / 1024**3
+    needed = weights + settings.kv_cache_gib + OVERHEAD_GIB
+    available = available_memory_gib()
+    if needed > available:
+        room = int(available - weights - OVERHEAD_GIB)
+        hint = (
+            f"set engine.kv_cache_gib to {room} or less" if room >= 1 else "serve a smaller model, or free memory"
+        )
+        raise InsufficientMemoryError(
+            f"the engine needs about {needed:.1f} GiB ({weights:.1f} weights, {settings.kv_cache_gib} key-value "
+            f"cache, {OVERHEAD_GIB} processes), but {available:.1f} GiB are available",
+            hint=hint,
+        )

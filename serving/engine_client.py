@@ -1,0 +1,104 @@
+"""The gateway's side of vLLM: requests over the engine's Unix socket, adapters made known on first use."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from local_llm.errors import LocalLLMError, UnavailableError
+from serving.bodies import dump_json
+
+# A started engine answers /health at once; one that imports its libraries does not answer at all.
+HEALTH_TIMEOUT_SECONDS = 2.0
+ADAPTER_TIMEOUT_SECONDS = 120.0
+
+
+class EngineClient:
+    """One engine. Call `close` when done."""
+
+    def __init__(self, socket: Path, timeout_seconds: float):
+        self._socket = socket
+        self._session = aiohttp.ClientSession(
+            base_url="http://engine",
+            connector=aiohttp.UnixConnector(path=str(socket), limit=0),
+            timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+            auto_decompress=False,
+        )
+        self._known_adapters: set[str] = set()
+        self._loading = asyncio.Lock()
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def ready(self) -> bool:
+        timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_SECONDS)
+        try:
+            async with self._session.get("/health", timeout=timeout) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            # Whatever comes up next is another engine, which knows no adapters.
+            self._known_adapters.clear()
+            return False
+
+    @asynccontextmanager
+    async def post(self, path: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An open response: read it, or stream it. Leaving the block early cancels the generation.
+
+        Raises: UnavailableError if the engine is down, EngineError on any status but 200.
+        """
+        try:
+            async with self._session.post(
+                path, data=dump_json(body), headers={"content-type": "application/json"}
+            ) as response:
+                if response.status != 200:
+                    raise await _error_of(response)
+                yield response
+        except TimeoutError:
+            raise UnavailableError("the engine gave no answer in time", hint="ask again, or for less") from None
+        except aiohttp.ClientError:
+            self._known_adapters.clear()
+            raise UnavailableError(
+                "the engine is not up: it is starting or being restarted", hint="ask again in a few seconds"
+            ) from None
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """Makes an adapter known to the engine, once."""
+        if name in self._known_adapters:
+            return
+        async with self._loading:
+            if name in self._known_adapters:
+                return
+            try:
+                async with self.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)}):
+                    pass
+            except EngineError as error:
+                if "already been loaded" not in error.message:
+                    raise
+            self._known_adapters.add(name)
+
+    def knows_adapter(self, name: str) -> bool:
+        return name in self._known_adapters
+
+    def forget_adapter(self, name: str) -> None:
+        self._known_adapters.discard(name)
+
+
+class EngineError(LocalLLMError):
+    """The engine refused a request. Its status and words are kept, its shape is ours."""
+
+    def __init__(self, status: int, message: str, param: str | None):
+        super().__init__(message, param=param)
+        self.status = status
+        self.type = "invalid_request_error" if status < 500 else "server_error"
+
+
+async def _error_of(response: aiohttp.ClientResponse) -> EngineError:
+    try:
+        error = (await response.json(content_type=None))["error"]
+        return EngineError(response.status, error["message"], error.get("param"))
+    except (ValueError, KeyError, TypeError):
+        text = (await response.text())[:500]
+        return EngineError(response.status, text or f"the engine answered {response.status}", None)

@@ -1,0 +1,52 @@
+"""OpenAI's error envelope on every error that leaves the gateway."""
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from local_llm.errors import InvalidInputError, LocalLLMError, NotFoundError, UnavailableError
+
+RETRY_AFTER_SECONDS = "2"
+
+log = logging.getLogger("local_llm.gateway")
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(LocalLLMError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def respond(error: LocalLLMError) -> JSONResponse:
+    headers = {"retry-after": RETRY_AFTER_SECONDS} if isinstance(error, UnavailableError) else None
+    return JSONResponse(error.envelope(), status_code=error.status, headers=headers)
+
+
+def _ours(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, LocalLLMError)
+    return respond(error)
+
+
+def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    details = error.errors()
+    where = [".".join(str(part) for part in detail["loc"][1:]) for detail in details]
+    text = "; ".join(f"{name}: {detail['msg']}" for name, detail in zip(where, details, strict=True))
+    return respond(InvalidInputError(text, param=where[0] or None))
+
+
+def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return respond(NotFoundError(f"Invalid URL ({request.method} {request.url.path})"))
+    wrong = InvalidInputError(f"{error.detail} ({request.method} {request.url.path})")
+    return JSONResponse(wrong.envelope(), status_code=error.status_code, headers=error.headers)
+
+
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return respond(LocalLLMError("the server had an error while processing the request; it is in gateway.log"))

@@ -1,0 +1,50 @@
+"""The gateway process: `python -m serving.gateway --fd N`, started by the supervisor. No torch in here."""
+
+import argparse
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from local_llm import __version__, offline
+from local_llm.settings import Settings, load_settings
+from serving import error_responses
+from serving.routes import chat, files, fine_tuning, health, models, passages, profiles
+from serving.services import open_services
+
+DRAIN_SECONDS = 10
+
+
+def create_app(settings: Settings) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.services = open_services(settings)
+        yield
+        await app.state.services.close()
+
+    app = FastAPI(title="Local LLM", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    error_responses.install(app)
+    for routes in (chat, models, files, fine_tuning, profiles, passages, health):
+        app.include_router(routes.router)
+    return app
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m serving.gateway")
+    parser.add_argument("--fd", type=int, required=True, help="descriptor of the listening socket")
+    parser.add_argument("--settings", type=Path)
+    arguments = parser.parse_args()
+    offline.apply()
+    import uvicorn
+
+    app = create_app(load_settings(arguments.settings))
+    config = uvicorn.Config(
+        app, loop="uvloop", http="httptools", access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS
+    )
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=arguments.fd)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""/health: the gateway runs. /ready: a chat would be served."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from serving.services import services_of
+
+router = APIRouter()
+
+
+@router.get("/health")
+def health() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/ready")
+async def ready(request: Request) -> JSONResponse:
+    """200 once the engine answers and, so that profiles can retrieve, the index server does."""
+    services = services_of(request)
+    parts = {"engine": await services.engine.ready(), "index": await services.index.ready()}
+    status = {name: "up" if up else "starting" for name, up in parts.items()}
+    if all(parts.values()):
+        return JSONResponse({"status": "ready", **status})
+    return JSONResponse({"status": "starting", **status}, status_code=503, headers={"retry-after": "2"})

@@ -1,0 +1,45 @@
+"""/v1/profiles: ours. A profile is a served model name with a strategy behind it."""
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict
+
+from local_llm.profiles import BASE, DEFAULT_K, Profile, Strategy
+from serving.services import caller_of, services_of
+
+router = APIRouter()
+
+
+class ProfileBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    strategy: Strategy
+    model: str = BASE
+    collection: str | None = None
+    prompt: str | None = None
+    k: int = DEFAULT_K
+
+
+@router.get("/v1/profiles")
+def list_profiles(request: Request) -> dict[str, Any]:
+    profiles = services_of(request).profiles.list(caller_of(request))
+    return {"object": "list", "data": [_as_json(profile) for profile in profiles]}
+
+
+@router.post("/v1/profiles")
+def set_profile(request: Request, body: ProfileBody) -> dict[str, Any]:
+    profile = Profile(**body.model_dump())
+    return _as_json(services_of(request).profiles.set(caller_of(request), profile))
+
+
+@router.delete("/v1/profiles/{name}")
+def remove_profile(request: Request, name: str) -> dict[str, Any]:
+    services_of(request).profiles.remove(caller_of(request), name)
+    return {"id": name, "object": "profile.deleted", "deleted": True}
+
+
+def _as_json(profile: Profile) -> dict[str, Any]:
+    return {"id": profile.name, "object": "profile", **asdict(profile)}

@@ -1,0 +1,70 @@
+"""What the gateway's routes work with, opened once and handed in."""
+
+from dataclasses import dataclass
+
+from index.client import AsyncIndexClient
+from local_llm.files import FileStore
+from starlette.requests import Request
+
+from local_llm.adapters import AdapterRegistry
+from local_llm.errors import AuthenticationError
+from local_llm.keys import KeyStore
+from local_llm.models import Manifest, ModelStore
+from local_llm.permissions import Caller, local_admin
+from local_llm.profiles import ProfileStore
+from local_llm.settings import Settings
+from local_llm.state import State, open_state
+from serving.engine_client import EngineClient
+
+
+@dataclass
+class Services:
+    settings: Settings
+    state: State
+    base: Manifest  # of the model that the engine serves
+    keys: KeyStore
+    profiles: ProfileStore
+    adapters: AdapterRegistry
+    files: FileStore
+    engine: EngineClient
+    index: AsyncIndexClient
+
+    async def close(self) -> None:
+        await self.engine.close()
+        await self.index.close()
+        self.state.close()
+
+
+def open_services(settings: Settings) -> Services:
+    """Opens everything. Needs a running event loop for the two clients."""
+    state = open_state(settings.place)
+    base = ModelStore(settings.place.models).get(settings.engine.model, "base").manifest
+    return Services(
+        settings=settings,
+        state=state,
+        base=base,
+        keys=KeyStore(state),
+        profiles=ProfileStore(state),
+        adapters=AdapterRegistry(settings, state),
+        files=FileStore(settings, state),
+        engine=EngineClient(settings.place.socket("engine"), settings.server.request_timeout_seconds),
+        index=AsyncIndexClient(settings.place.socket("index")),
+    )
+
+
+def services_of(request: Request) -> Services:
+    return request.app.state.services
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks: the key's holder, or the local admin on a box where no key was ever created.
+
+    Raises: AuthenticationError.
+    """
+    services = services_of(request)
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if not services.keys.any_created():
+        return local_admin(services.state.local_project_id())
+    if scheme.lower() != "bearer" or not secret:
+        raise AuthenticationError("You didn't provide an API key.", hint="send it as: Authorization: Bearer KEY")
+    return services.keys.authenticate(secret.strip())

@@ -1,0 +1,50 @@
+"""What a model name in a request stands for."""
+
+from dataclasses import dataclass
+
+from local_llm.errors import ModelNotFoundError
+from local_llm.permissions import Caller
+from local_llm.profiles import BASE, Profile
+from local_llm.state import Adapter
+from serving.services import Services
+
+
+@dataclass(frozen=True)
+class Target:
+    """The engine's name of the model, the adapter to be loaded for it, the profile that was named."""
+
+    model: str
+    adapter: Adapter | None = None
+    profile: Profile | None = None
+
+
+def resolve(services: Services, caller: Caller, name: str) -> Target:
+    """Base model, hosted alias, `ft:` name or profile.
+
+    Raises: ModelNotFoundError, also for what this caller may not see.
+    """
+    name = services.settings.aliases.get(name, name)
+    if name in (BASE, services.base.name):
+        return Target(services.base.name)
+    if name.startswith("ft:"):
+        return _adapter(services, caller, name)
+    profile = services.profiles.find(caller, name)
+    if profile is None:
+        raise ModelNotFoundError(
+            f"The model `{name}` does not exist or you do not have access to it.",
+            hint="GET /v1/models lists what there is",
+            param="model",
+        )
+    target = _adapter(services, caller, profile.model) if profile.fine_tuned else Target(services.base.name)
+    return Target(target.model, target.adapter, profile)
+
+
+def _adapter(services: Services, caller: Caller, name: str) -> Target:
+    row = services.adapters.get(name, caller)
+    if row.base_sha256 != services.base.sha256:
+        raise ModelNotFoundError(
+            f"The model `{name}` belongs to {row.base_model}, but the engine serves {services.base.name}.",
+            hint=f"start the server with engine.model = {row.base_model!r}",
+            param="model",
+        )
+    return Target(row.name, row)
