@@ -1,0 +1,113 @@
+"""Hyperparameters of a run: as asked for ("auto" or a number), and as resolved for a number of examples."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from local_llm.errors import InvalidInputError
+
+Auto = Literal["auto"]
+
+# Limits of the hosted API.
+EPOCHS = (1, 50)
+BATCH_SIZE = (1, 256)
+SEED = (0, 2**31 - 1)
+
+# Source: OpenAI's cookbook, "Data preparation and analysis for chat model fine-tuning".
+TARGET_EPOCHS = 3
+MINIMUM_TARGET_EXAMPLES = 100
+MAXIMUM_TARGET_EXAMPLES = 25_000
+MAXIMUM_AUTO_EPOCHS = 25
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What is trained with. The learning rate is training.learning_rate times the multiplier."""
+
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What was asked for. Names are those of OpenAI's API."""
+
+    n_epochs: int | Auto = "auto"
+    batch_size: int | Auto = "auto"
+    learning_rate_multiplier: float | Auto = "auto"
+
+    def __post_init__(self) -> None:
+        """Raises: InvalidInputError naming the first value out of its limits."""
+        _refuse_outside("n_epochs", self.n_epochs, EPOCHS)
+        _refuse_outside("batch_size", self.batch_size, BATCH_SIZE)
+        multiplier = self.learning_rate_multiplier
+        if multiplier != "auto" and (not _is_number(multiplier) or not 0 < multiplier < float("inf")):
+            raise InvalidInputError(
+                f'learning_rate_multiplier is {multiplier!r}; expected "auto" or a number above 0',
+                param="hyperparameters.learning_rate_multiplier",
+            )
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Hyperparameters":
+        """Raises: InvalidInputError for a name that there is not, or a value out of its limits."""
+        known = {field.name for field in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise InvalidInputError(
+                    f"there is no hyperparameter {name!r}; expected {', '.join(sorted(known))}",
+                    param=f"hyperparameters.{name}",
+                )
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def resolve(self, examples: int) -> Resolved:
+        """The values that "auto" stands for with this many examples."""
+        multiplier = self.learning_rate_multiplier
+        return Resolved(
+            n_epochs=auto_epochs(examples) if self.n_epochs == "auto" else self.n_epochs,
+            batch_size=auto_batch_size(examples) if self.batch_size == "auto" else self.batch_size,
+            learning_rate_multiplier=1.0 if multiplier == "auto" else float(multiplier),
+        )
+
+
+def auto_epochs(examples: int) -> int:
+    """Three, or what brings the examples seen between 100 and 25,000."""
+    if examples * TARGET_EPOCHS < MINIMUM_TARGET_EXAMPLES:
+        return min(MAXIMUM_AUTO_EPOCHS, MINIMUM_TARGET_EXAMPLES // examples)
+    if examples * TARGET_EPOCHS > MAXIMUM_TARGET_EXAMPLES:
+        return max(1, MAXIMUM_TARGET_EXAMPLES // examples)
+    return TARGET_EPOCHS
+
+
+def auto_batch_size(examples: int) -> int:
+    """Small files need small batches to take steps enough; beyond 32, LoRA learns worse.
+
+    Source: "LoRA Without Regret" (Schulman et al., 2025) for the penalty on large batches.
+    """
+    if examples < 1_000:
+        return 8
+    return 16 if examples < 10_000 else 32
+
+
+def refuse_seed(seed: int) -> None:
+    """Raises: InvalidInputError."""
+    if type(seed) is not int or not SEED[0] <= seed <= SEED[1]:
+        raise InvalidInputError(f"seed is {seed!r}; expected a whole number from 0 to {SEED[1]}", param="seed")
+
+
+def _refuse_outside(name: str, value: int | Auto, limits: tuple[int, int]) -> None:
+    low, high = limits
+    if value != "auto" and (type(value) is not int or not low <= value <= high):
+        raise InvalidInputError(
+            f'{name} is {value!r}; expected "auto" or a whole number from {low} to {high}',
+            param=f"hyperparameters.{name}",
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
