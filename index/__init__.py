@@ -1,0 +1,1 @@
+"""Documents in, ranked passages out: parse, split, encode, store, filter, search."""

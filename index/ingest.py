@@ -1,0 +1,171 @@
+"""Files into a collection: found, parsed, split, encoded, written."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from index.collection import Access, CollectionStore, NewDocument
+from index.encode import BATCH, Encoder, Vectors
+from index.interface import IngestReport, Report, Skipped, Source
+from index.parse import ParsedDocument, UnparsableDocument, parse
+from index.split import Passage, Splitter
+from local_llm.errors import InvalidInputError
+from local_llm.fileio import sha256_of
+
+# Documents are encoded together until they have this many passages: enough to fill batches of like length.
+GROUP_PASSAGES = 8 * BATCH
+
+
+def find_sources(paths: Sequence[Path]) -> list[Source]:
+    """The files given, and those in the folders given. Hidden ones inside a folder are passed over.
+
+    A file in a folder is named by its path relative to it, any other file by its own name.
+
+    Raises: InvalidInputError if a path is not there or a folder holds no file.
+    """
+    sources = [source for path in paths for source in _sources_at(path.expanduser().absolute())]
+    refuse_equal_names(sources)
+    return sources
+
+
+def refuse_equal_names(sources: Sequence[Source]) -> None:
+    """Raises: InvalidInputError if one file would replace another given with it."""
+    counts = Counter(source.name for source in sources)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise InvalidInputError(
+            f"several files would become the document {', '.join(twice)}",
+            hint="add their common folder, so that their names hold the folders between",
+        )
+
+
+def _sources_at(path: Path) -> list[Source]:
+    if path.is_file():
+        return [Source(path, path.name, path.name)]
+    if not path.is_dir():
+        raise InvalidInputError(f"there is no file or folder {path}", param="path")
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file, path)]
+    if not files:
+        raise InvalidInputError(
+            f"the folder {path} holds no files", hint="give a folder with documents, or the files", param="path"
+        )
+    return [Source(file, file.relative_to(path).as_posix(), file.name) for file in files]
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    source: Source
+    sha256: str
+    parsed: ParsedDocument
+    passages: list[Passage]
+
+
+@dataclass
+class Ingestion:
+    """One run over some files. `run` may be called once."""
+
+    store: CollectionStore
+    encoder: Encoder
+    splitter: Splitter
+    access: Access
+    report: Report
+    parse_timeout_seconds: float
+    _counts: Counter[str] = field(default_factory=Counter)
+    _skipped: list[Skipped] = field(default_factory=list)
+    _done: int = 0
+
+    def run(self, sources: Sequence[Source]) -> IngestReport:
+        """Every file ends up added, replaced, unchanged or skipped; if cut off, what was written stays."""
+        started = perf_counter()
+        self.report(0, len(sources), "")
+        for group in self._groups(sources):
+            for prepared, embeddings in self._encode(group):
+                self._write(prepared, embeddings)
+                self._finished(prepared.source, len(sources))
+        return IngestReport(
+            added=self._counts["added"],
+            replaced=self._counts["replaced"],
+            unchanged=self._counts["unchanged"],
+            skipped=tuple(self._skipped),
+            passages=self._counts["passages"],
+            tokens=self._counts["tokens"],
+            seconds=perf_counter() - started,
+        )
+
+    def _groups(self, sources: Sequence[Source]) -> Iterator[list[_Prepared]]:
+        group: list[_Prepared] = []
+        for source in sources:
+            prepared = self._prepare(source)
+            if prepared is None:
+                self._finished(source, len(sources))
+            else:
+                group.append(prepared)
+            if sum(len(one.passages) for one in group) >= GROUP_PASSAGES:
+                yield group
+                group = []
+        yield group
+
+    def _prepare(self, source: Source) -> _Prepared | None:
+        """None if there is nothing to encode."""
+        try:
+            sha256 = sha256_of(source.path)
+            if self.store.update_if_unchanged(source.name, sha256, self.access):
+                self._counts["unchanged"] += 1
+                return None
+            parsed = parse(source.path, source.filename, timeout_seconds=self.parse_timeout_seconds)
+            passages = self.splitter.split(parsed)
+            if not passages:
+                raise UnparsableDocument("it holds headings only")
+            return _Prepared(source, sha256, parsed, passages)
+        except UnparsableDocument as error:
+            self._skipped.append(Skipped(source.name, error.message))
+        except OSError as error:
+            self._skipped.append(Skipped(source.name, f"it cannot be read: {error.strerror}"))
+        return None
+
+    def _encode(self, group: list[_Prepared]) -> Iterator[tuple[_Prepared, Vectors]]:
+        passages = [passage for prepared in group for passage in prepared.passages]
+        embeddings = encode_by_length(self.encoder, passages)
+        at = 0
+        for prepared in group:
+            end = at + len(prepared.passages)
+            yield prepared, embeddings[at:end]
+            at = end
+
+    def _write(self, prepared: _Prepared, embeddings: Vectors) -> None:
+        document = NewDocument(
+            name=prepared.source.name,
+            sha256=prepared.sha256,
+            parsed=prepared.parsed,
+            passages=prepared.passages,
+            embeddings=embeddings,
+            access=self.access,
+        )
+        self._counts["replaced" if self.store.write(document) else "added"] += 1
+        self._counts["passages"] += len(prepared.passages)
+        self._counts["tokens"] += sum(passage.tokens for passage in prepared.passages)
+
+    def _finished(self, source: Source, total: int) -> None:
+        self._done += 1
+        self.report(self._done, total, source.name)
+
+
+def encode_by_length(encoder: Encoder, passages: Sequence[Passage]) -> Vectors:
+    """float32 [passages, dimension], encoded in batches of like length: little is spent on padding.
+
+    The encoder is free between batches, so that a search need not wait for all of them.
+    """
+    embeddings = np.empty((len(passages), encoder.dimension), np.float32)
+    order = sorted(range(len(passages)), key=lambda at: passages[at].tokens)
+    for start in range(0, len(order), BATCH):
+        batch = order[start : start + BATCH]
+        embeddings[batch] = encoder.encode_documents([passages[at].encoded for at in batch])
+    return embeddings
