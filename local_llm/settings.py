@@ -1,7 +1,8 @@
 """All settings: a TOML file, environment variables over it, command-line options over both.
 
 The file is named by --settings or LOCAL_LLM_SETTINGS, else it is settings.toml in the home folder, if there.
-A variable is named after the path of its setting: LOCAL_LLM_ENGINE__MODEL sets `model` in `[engine]`.
+A variable is named after the path of its setting: LOCAL_LLM_ENGINE__MODEL sets `model` in `[engine]`;
+an empty one counts as not given.
 Unknown names are refused and everything wrong is reported at once.
 """
 
@@ -98,7 +99,9 @@ class CostSettings(Section):
 
 
 class Settings(Section):
-    home: Path
+    """The top level of the file: what belongs to no section, and the sections."""
+
+    home: Path = Field(description="Folder that holds everything. Default: LOCAL_LLM_HOME, else ~/.local-llm.")
     organization: str = Field(
         "local", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Second part of `ft:` model names."
     )
@@ -160,7 +163,7 @@ def _read_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
 def _from_environment(variables: Mapping[str, str]) -> list[tuple[list[str], Any]]:
     found = []
     for variable, text in sorted(variables.items()):
-        if variable.startswith(PREFIX) and variable not in NOT_SETTINGS:
+        if variable.startswith(PREFIX) and variable not in NOT_SETTINGS and text:
             found.append((variable.removeprefix(PREFIX).lower().split("__"), _parse_value(text)))
     return found
 

@@ -18,6 +18,7 @@ from local_llm import ledger, offline, processes
 from local_llm.cli.serving import server_url
 from local_llm.cost import AnswersMeasured, cost_one_at_a_time
 from local_llm.errors import LocalLLMError, UnavailableError
+from local_llm.fileio import sha256_of
 from local_llm.hardware import this_hardware
 from local_llm.profiles import STRATEGIES, Strategy
 from local_llm.settings import Settings, load_settings
@@ -70,7 +71,7 @@ class Quickstart:
         """The adapter trained on this very file, or a new one."""
         data = WORLD / "training.jsonl"
         for row in command("models", "list"):
-            if row["kind"] == "adapter" and f":{SUFFIX}:" in row["name"]:
+            if row["kind"] == "adapter" and row["data_sha256"] == sha256_of(data):
                 say(f"  reusing {row['name']}")
                 return str(row["name"])
         result = command("train", "adapter", str(data), "--suffix", SUFFIX)

@@ -166,13 +166,23 @@ class Supervisor:
         ]
 
     def _watch(self) -> None:
+        started = time.monotonic()
         while not self._stopping:
             for child in self._children:
                 self._care_for(child)
-            if not self._was_ready and self._engine_answers():
-                self._was_ready = True
-                self._talk("ready")
+            if not self._was_ready:
+                self._look_for_engine(time.monotonic() - started)
             time.sleep(POLL_SECONDS)
+
+    def _look_for_engine(self, waited_seconds: float) -> None:
+        if self._engine_answers():
+            self._was_ready = True
+            self._talk("ready")
+        elif waited_seconds > self._settings.engine.start_timeout_seconds:
+            raise UnavailableError(
+                f"the engine was not up after {waited_seconds:.0f} s",
+                hint=f"see {self._settings.place.logs / 'engine.log'}, or raise engine.start_timeout_seconds",
+            )
 
     def _care_for(self, child: Child) -> None:
         code = child.note_ending()

@@ -23,7 +23,7 @@ def create_key(
 ) -> None:
     """Creates a key and shows it, once. From the first key on, every request needs one."""
     box: CommandContext = context.obj
-    new = KeyStore(box.state).create(box.caller.project_id, name, role=cast(Role, role), principals=principal or [])
+    new = KeyStore(box.state).create(box.caller.project_id, name, role=role, principals=principal or [])
     emit({**_describe(new.key), "secret": new.secret}, new.secret, as_json=as_json)
 
 

@@ -5,9 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from local_llm.adapters import AdapterRegistry, AdapterRun
 from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.output import emit, emit_table, talk
-from local_llm.models import Model, ModelStore, kind_of_folder, verify
+from local_llm.fileio import read_json
+from local_llm.models import MANIFEST, Model, ModelStore, kind_of_folder, verify
+from local_llm.state import Adapter
 
 app = typer.Typer(no_args_is_help=True, help="Models on this box: import, list, verify.")
 
@@ -15,14 +18,10 @@ app = typer.Typer(no_args_is_help=True, help="Models on this box: import, list, 
 @app.command("list")
 def list_models(context: typer.Context, as_json: AsJson = False) -> None:
     """Lists the models in the store and the adapters published here."""
-    from local_llm.adapters import AdapterRegistry
-
     box: CommandContext = context.obj
     models = [_describe(model) for model in ModelStore(box.settings.place.models).list()]
-    adapters = [
-        {"name": row.name, "kind": "adapter", "base": row.base_model, "sha256": row.manifest_sha256}
-        for row in AdapterRegistry(box.settings, box.state).list(box.caller)
-    ]
+    registry = AdapterRegistry(box.settings, box.state)
+    adapters = [_describe_adapter(registry, row) for row in registry.list(box.caller)]
     emit_table(
         models + adapters,
         ["name", "kind", "size", "licence", "source"],
@@ -99,8 +98,6 @@ def _import_gguf(store: ModelStore, file: Path, name: str, licence: str, origin:
 
 
 def _import_adapter(box: CommandContext, path: Path, base: str | None, suffix: str | None) -> dict[str, Any]:
-    from local_llm.adapters import AdapterRegistry, AdapterRun
-
     base_model = ModelStore(box.settings.place.models).get(base or box.settings.engine.model, "base")
     run = AdapterRun(data_sha256="unknown", settings={"imported_from": str(path)}, metrics={}, versions={})
     row = AdapterRegistry(box.settings, box.state).publish(
@@ -119,4 +116,17 @@ def _describe(model: Model) -> dict[str, Any]:
         "source": manifest.source,
         "sha256": manifest.sha256,
         "path": str(model.path),
+    }
+
+
+def _describe_adapter(registry: AdapterRegistry, row: Adapter) -> dict[str, Any]:
+    manifest = read_json(registry.path(row.id) / MANIFEST)
+    return {
+        "name": row.name,
+        "kind": "adapter",
+        "base": row.base_model,
+        "base_sha256": row.base_sha256,
+        "data_sha256": manifest["data_sha256"],
+        "size": f"{sum(file['bytes'] for file in manifest['files'].values()) / 1e6:.0f} MB",
+        "path": str(registry.path(row.id)),
     }

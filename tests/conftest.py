@@ -1,0 +1,56 @@
+"""Fixtures for all tests: a home folder of their own, and no network."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local_llm import offline
+from local_llm.permissions import Caller, local_admin
+from local_llm.settings import Settings, load_settings
+from local_llm.state import State, open_state
+
+NO_NETWORK = Path(__file__).parent / "no_network"
+REPOSITORY = Path(__file__).parent.parent
+WORLD = REPOSITORY / "examples" / "quillon"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Here and in every process that tests start, only loopback and Unix sockets may be connected to."""
+    attempts = tmp_path_factory.mktemp("network") / "attempts"
+    os.environ["NETWORK_ATTEMPTS"] = str(attempts)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(NO_NETWORK), os.environ.get("PYTHONPATH")]))
+    spec = importlib.util.spec_from_file_location("no_network", NO_NETWORK / "sitecustomize.py")
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    yield
+    assert not attempts.exists(), f"connections were tried:\n{attempts.read_text()}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> None:
+    """No setting of whoever runs the tests reaches them, and no hub is asked for anything."""
+    for name in [name for name in os.environ if name.startswith("LOCAL_LLM_")]:
+        del os.environ[name]
+    offline.apply()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(environment={"LOCAL_LLM_HOME": str(tmp_path / "home")})
+
+
+@pytest.fixture
+def state(settings: Settings) -> Iterator[State]:
+    opened = open_state(settings.place)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def admin(state: State) -> Caller:
+    return local_admin(state.local_project_id())

@@ -1,0 +1,91 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from local_llm.processes import end_leftovers, start_child, start_time, stop_child
+
+# Leaves a grandchild behind that ignores SIGTERM, as a killed API server leaves its engine.
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def start(records: Path, program: str = "import time; time.sleep(600)") -> subprocess.Popen[bytes]:
+    return start_child("engine", [sys.executable, "-c", program], environment=os.environ, log=None, records=records)
+
+
+def wait_until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while start_time(pid) is not None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert start_time(pid) is None
+
+
+def test_what_a_killed_parent_left_is_ended_at_the_next_start(tmp_path: Path) -> None:
+    child = start(tmp_path)
+    assert end_leftovers(tmp_path) == ["engine"]
+    assert child.wait(10) == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recorded_number_that_now_names_another_process_is_left_alone(tmp_path: Path) -> None:
+    child = start(tmp_path)
+    record = tmp_path / "engine.process.json"
+    record.write_text(record.read_text().replace(str(start_time(child.pid)), "1"))
+    assert end_leftovers(tmp_path) == []
+    assert child.poll() is None
+    stop_child(child, grace_seconds=1)
+
+
+def test_stopping_ends_the_whole_group_even_where_it_ignores_us(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        child = start_child(
+            "engine", [sys.executable, "-c", STUBBORN], environment=os.environ, log=log, records=tmp_path
+        )
+    while not (tmp_path / "log").read_text().strip():
+        time.sleep(0.02)
+    grandchild = int((tmp_path / "log").read_text())
+    stop_child(child, grace_seconds=0.2)
+    wait_until_gone(grandchild)
+
+
+def test_a_group_whose_leader_died_is_still_ended(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        child = start_child(
+            "engine", [sys.executable, "-c", STUBBORN], environment=os.environ, log=log, records=tmp_path
+        )
+    while not (tmp_path / "log").read_text().strip():
+        time.sleep(0.02)
+    grandchild = int((tmp_path / "log").read_text())
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert start_time(grandchild) is not None
+    assert end_leftovers(tmp_path) == ["engine"]
+    wait_until_gone(grandchild)
+
+
+def test_a_child_goes_when_its_parent_is_killed(tmp_path: Path) -> None:
+    program = f"""
+import os, sys, time
+from pathlib import Path
+from local_llm.processes import start_child
+child = start_child("c", [sys.executable, "-c", "import time; time.sleep(600)"],
+    environment=os.environ, log=None, records=Path({str(tmp_path)!r}))
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    wait_until_gone(child)

@@ -1,0 +1,72 @@
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.citations import CitationWriter, content_words
+
+
+@dataclass
+class Passage:
+    title: str
+    text: str
+    start: int = 0
+
+
+CODES = Passage("Scanner error codes", "E19 means the imager failed. E31 means the scan memory is full.", start=100)
+TRIAL = Passage("Plans", "The free trial of the Heron plan lasts 21 days. No card is needed.")
+
+
+def write(answer: str, *passages: Passage, piece: int = 10_000) -> tuple[str, CitationWriter]:
+    writer = CitationWriter(passages)
+    pieces = [answer[start : start + piece] for start in range(0, len(answer), piece)]
+    return "".join(writer.feed(text) for text in pieces) + writer.finish(), writer
+
+
+def test_a_supported_sentence_is_marked_and_points_to_the_characters() -> None:
+    text, writer = write("Error E31 means the scan memory is full. I hope this helps!", TRIAL, CODES)
+    assert text == "Error E31 means the scan memory is full. [2] I hope this helps!"
+    (mark,) = writer.marks
+    assert CODES.text[mark.support.start - 100 : mark.support.end - 100] == "E31 means the scan memory is full."
+    assert text[mark.answer_start : mark.answer_end] == " [2]"
+
+
+def test_a_wrong_number_is_not_supported() -> None:
+    assert write("The free trial of the Heron plan lasts 30 days.", TRIAL)[1].marks == []
+    assert len(write("The free trial of the Heron plan lasts 21 days.", TRIAL)[1].marks) == 1
+
+
+def test_a_sentence_about_something_else_is_not_supported() -> None:
+    assert write("Bananas grow in the tropics and are yellow.", TRIAL, CODES)[1].marks == []
+
+
+def test_a_numbered_step_is_marked_at_its_line_end() -> None:
+    text, _ = write("Hello!\n1. The scan memory is full.\n2. Call us.\n", CODES)
+    assert text == "Hello!\n1. The scan memory is full. [1]\n2. Call us.\n"
+
+
+def test_a_decimal_point_ends_no_sentence() -> None:
+    passage = Passage("Prices", "Storage costs 3.50 euros for each device and month.")
+    text, _ = write("Storage costs 3.50 euros for each device.", passage)
+    assert text == "Storage costs 3.50 euros for each device. [1]"
+
+
+def test_without_markers_the_text_is_unchanged_and_the_support_still_known() -> None:
+    writer = CitationWriter([CODES], write_markers=False)
+    answer = "E31 means the scan memory is full."
+    assert writer.feed(answer) + writer.finish() == answer
+    assert len(writer.marks) == 1
+
+
+@given(st.text(alphabet="E31 means scan memory full.\n[]1", max_size=80), st.integers(1, 7))
+def test_streaming_in_any_pieces_writes_what_writing_at_once_does(answer: str, piece: int) -> None:
+    at_once, whole = write(answer, CODES)
+    streamed, pieces = write(answer, CODES, piece=piece)
+    assert streamed == at_once
+    assert pieces.marks == whole.marks
+    for mark in whole.marks:
+        assert at_once[mark.answer_start : mark.answer_end] == f" [{mark.support.number}]"
+
+
+def test_content_words_leave_out_the_commonest_and_a_lists_number() -> None:
+    assert content_words("2. The Hub listens on port 8,443.") == {"hub", "listens", "port", "8,443"}

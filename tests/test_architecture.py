@@ -1,0 +1,112 @@
+"""The rules of the house: imports point down, heavy libraries have one home, importing does nothing."""
+
+import ast
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+PACKAGES = ("local_llm", "training", "serving", "index")
+MAY_IMPORT = {
+    "local_llm": set(),
+    "index": {"local_llm"},
+    "training": {"local_llm"},
+    "serving": {"local_llm", "index", "training"},
+}
+# Each has at most one home in a package.
+HEAVY = {"faiss", "trl", "peft", "sentence_transformers", "llama_index", "markitdown", "pypdfium2"}
+MODEL_LIBRARIES = HEAVY | {"torch", "transformers", "vllm"}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((REPOSITORY / package).rglob("*.py"))
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """First parts of the names that the nodes of `tree` import."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def imported_at_module_level(tree: ast.Module) -> set[str]:
+    inside = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    deferred = {child for function in inside for child in ast.walk(function)}
+    top = ast.Module(
+        body=[n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom) and n not in deferred],
+        type_ignores=[],
+    )
+    return imported(top)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_down(package: str) -> None:
+    for path in modules(package):
+        tree = ast.parse(path.read_text())
+        others = imported(tree) & set(PACKAGES) - {package}
+        if package == "local_llm":
+            # The front door reaches the rooms from a command's body only.
+            assert not imported_at_module_level(tree) & set(PACKAGES) - {package}, path
+            assert not others or path.parent.name == "cli", path
+        else:
+            assert others <= MAY_IMPORT[package], path
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_heavy_library_has_one_home_in_a_package(package: str) -> None:
+    homes = defaultdict(list)
+    for path in modules(package):
+        for library in imported(ast.parse(path.read_text())) & HEAVY:
+            homes[library].append(path.name)
+    assert {library: files for library, files in homes.items() if len(files) > 1} == {}
+
+
+def test_no_model_library_on_the_ground_floor() -> None:
+    for path in modules("local_llm"):
+        assert not imported(ast.parse(path.read_text())) & MODEL_LIBRARIES, path
+
+
+def test_vllm_is_only_ever_a_process() -> None:
+    for package in PACKAGES:
+        for path in modules(package):
+            assert "vllm" not in imported(ast.parse(path.read_text())), path
+
+
+def test_importing_everything_does_nothing() -> None:
+    """No model library is loaded, no thread started, no environment changed."""
+    names = [
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+        for package in PACKAGES
+        for path in modules(package)
+        if "migrations" not in path.parts and path.name != "__init__.py"
+    ]
+    program = f"""
+import importlib, os, sys, threading
+before = dict(os.environ)
+for name in {names!r}:
+    importlib.import_module(name)
+loaded = set(sys.modules) & {MODEL_LIBRARIES!r}
+assert not loaded, loaded
+assert threading.active_count() == 1, threading.enumerate()
+assert dict(os.environ) == before
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_gateway_loads_no_torch() -> None:
+    program = "import serving.gateway, sys; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
+
+
+def test_every_setting_is_documented() -> None:
+    subprocess.run([sys.executable, "scripts/write_docs.py", "--check"], cwd=REPOSITORY, check=True)
