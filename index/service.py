@@ -62,6 +62,11 @@ class IndexService:
                 self._encoder = Encoder(self._encoder_model().path, self._settings.index.device)
             return self._encoder
 
+    @property
+    def ready(self) -> bool:
+        """Whether the encoder is loaded."""
+        return self._encoder is not None
+
     # Collections
 
     def create(self, caller: Caller, name: str) -> CollectionInfo:

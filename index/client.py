@@ -1,0 +1,205 @@
+"""Clients of the index server: one for commands and the trainer, one for the gateway's event loop."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+
+from index import wire
+from index.interface import (
+    CollectionInfo,
+    CollectionStats,
+    DocumentInfo,
+    DocumentText,
+    Hit,
+    IngestReport,
+    Report,
+    Source,
+    silent,
+)
+from local_llm.errors import LocalLLMError, UnavailableError
+from local_llm.permissions import Caller
+
+BASE_URL = "http://index"  # a name for the header: the socket decides where it goes
+CONNECT_SECONDS = 5
+READY_SECONDS = 2
+
+
+class IndexClient:
+    """See `index.interface.Index` for what each method promises."""
+
+    def __init__(self, socket_path: Path):
+        self._socket = socket_path
+        # Without a limit on the answer: the first search waits for the encoder, `add` for its documents.
+        self._http = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(socket_path)),
+            base_url=BASE_URL,
+            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+        )
+
+    def __enter__(self) -> "IndexClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def answers(self) -> bool:
+        """Whether a server listens, be its encoder loaded or not."""
+        try:
+            self._http.get("/")
+        except httpx.TransportError:
+            return False
+        return True
+
+    def create(self, caller: Caller, name: str) -> CollectionInfo:
+        return CollectionInfo(**self._call("create", caller, name=name))
+
+    def collections(self, caller: Caller) -> list[CollectionInfo]:
+        return wire.collection_infos(self._call("collections", caller))
+
+    def get(self, caller: Caller, collection: str) -> CollectionInfo:
+        return CollectionInfo(**self._call("get", caller, collection=collection))
+
+    def delete(self, caller: Caller, collection: str) -> None:
+        self._call("delete", caller, collection=collection)
+
+    def add(
+        self,
+        caller: Caller,
+        collection: str,
+        sources: Sequence[Source],
+        *,
+        allow: Sequence[str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        report: Report = silent,
+    ) -> IngestReport:
+        arguments = {
+            "caller": wire.caller_to_json(caller),
+            "collection": collection,
+            "sources": wire.sources_to_json(sources),
+            "allow": None if allow is None else list(allow),
+            "attributes": None if attributes is None else dict(attributes),
+        }
+        with self._reaching(), self._http.stream("POST", "/add", json=arguments) as response:
+            for text in response.iter_lines():
+                line = json.loads(text)
+                if "report" in line:
+                    return wire.ingest_report(line["report"])
+                if "error" in line:
+                    raise wire.error_from_json(line["error"])
+                report(line["done"], line["total"], line["note"])
+        raise self._gone("it ended before the documents were acknowledged")
+
+    def remove(self, caller: Caller, collection: str, names: Sequence[str]) -> int:
+        return int(self._call("remove", caller, collection=collection, names=list(names)))
+
+    def search(self, caller: Caller, collection: str, query: str, k: int = 5) -> list[Hit]:
+        return wire.hits(self._call("search", caller, collection=collection, query=query, k=k))
+
+    def stats(self, caller: Caller, collection: str) -> CollectionStats:
+        return wire.collection_stats(self._call("stats", caller, collection=collection))
+
+    def documents(self, caller: Caller, collection: str) -> list[DocumentInfo]:
+        return wire.document_infos(self._call("documents", caller, collection=collection))
+
+    def document(
+        self, caller: Caller, collection: str, document_id: str, version: int | None = None
+    ) -> DocumentText:
+        found = self._call("document", caller, collection=collection, document_id=document_id, version=version)
+        return wire.document_text(found)
+
+    def _call(self, method: str, caller: Caller, **arguments: Any) -> Any:
+        with self._reaching():
+            response = self._http.post(f"/{method}", json={"caller": wire.caller_to_json(caller), **arguments})
+        return _result(response.status_code, response.text)
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TransportError as error:
+            raise self._gone(str(error)) from None
+
+    def _gone(self, reason: str) -> UnavailableError:
+        return _unavailable(self._socket, reason)
+
+
+class AsyncIndexClient:
+    """What the gateway asks of the index server. To be used, and closed, in one event loop."""
+
+    def __init__(self, socket_path: Path):
+        self._socket = socket_path
+        self._http: aiohttp.ClientSession | None = None  # made in the loop that uses it
+
+    async def close(self) -> None:
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    async def ready(self) -> bool:
+        """Whether searches would be answered now: the server is up and its encoder loaded."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=READY_SECONDS)
+            async with self._session().get(f"{BASE_URL}/ready", timeout=timeout) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+
+    async def collections(self, caller: Caller) -> list[CollectionInfo]:
+        return wire.collection_infos(await self._call("collections", caller))
+
+    async def get(self, caller: Caller, collection: str) -> CollectionInfo:
+        return CollectionInfo(**await self._call("get", caller, collection=collection))
+
+    async def search(self, caller: Caller, collection: str, query: str, k: int = 5) -> list[Hit]:
+        return wire.hits(await self._call("search", caller, collection=collection, query=query, k=k))
+
+    async def documents(self, caller: Caller, collection: str) -> list[DocumentInfo]:
+        return wire.document_infos(await self._call("documents", caller, collection=collection))
+
+    async def document(
+        self, caller: Caller, collection: str, document_id: str, version: int | None = None
+    ) -> DocumentText:
+        found = await self._call(
+            "document", caller, collection=collection, document_id=document_id, version=version
+        )
+        return wire.document_text(found)
+
+    async def _call(self, method: str, caller: Caller, **arguments: Any) -> Any:
+        body = {"caller": wire.caller_to_json(caller), **arguments}
+        try:
+            async with self._session().post(f"{BASE_URL}/{method}", json=body) as response:
+                return _result(response.status, await response.text())
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _unavailable(self._socket, str(error)) from None
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._http is None:
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+            connector = aiohttp.UnixConnector(path=str(self._socket))
+            self._http = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        return self._http
+
+
+def _result(status: int, text: str) -> Any:
+    if status == 200:
+        return json.loads(text)
+    try:
+        error = wire.error_from_json(json.loads(text)["error"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        error = LocalLLMError(f"the index server answered with status {status}: {text[:200]}")
+    raise error
+
+
+def _unavailable(socket_path: Path, reason: str) -> UnavailableError:
+    return UnavailableError(
+        f"the index server does not answer on {socket_path}: {reason}",
+        hint="python -m serving, or: python -m index",
+    )

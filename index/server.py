@@ -1,0 +1,193 @@
+"""The index server: the one process that holds the index, and answers the others on a Unix socket.
+
+Whoever can open the socket is trusted to say who calls: it lies in a folder of its owner's alone.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from index.access import index_lock
+from index.interface import Index
+from index.service import IndexService
+from index.wire import (
+    METHODS,
+    Json,
+    caller_from_json,
+    error_to_json,
+    result_to_json,
+    sources_from_json,
+)
+from local_llm.errors import LocalLLMError
+from local_llm.settings import Settings
+from local_llm.state import open_state
+
+SHUTDOWN_SECONDS = 10
+
+
+def run(settings: Settings) -> None:
+    """Serves until told to stop by SIGTERM or SIGINT.
+
+    Raises: LockedError naming the holder if another process has the index.
+    """
+    signal.signal(signal.SIGTERM, _exit)
+    place = settings.place.ensure()
+    with index_lock(place):
+        state = open_state(place)
+        service = IndexService(settings, state)
+        try:
+            # In the background: the socket answers at once, and searches wait for the encoder by themselves.
+            threading.Thread(target=_warm_up, args=(service,), name="encoder", daemon=True).start()
+            with listening(place.socket("index")) as listener:
+                make_server(service).run(sockets=[listener])
+        finally:
+            service.close()
+            state.close()
+
+
+def make_server(service: IndexService) -> uvicorn.Server:
+    """A server that ends on SIGTERM and SIGINT; it ends on `should_exit` where it cannot hear signals."""
+    config = uvicorn.Config(
+        application(service),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        lifespan="off",
+    )
+    return uvicorn.Server(config)
+
+
+@contextmanager
+def listening(path: Path) -> Iterator[socket.socket]:
+    """A Unix socket at `path`, its owner's alone. Call it under the index's lock: what lies there is stale."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    try:
+        listener.listen(128)
+        yield listener
+    finally:
+        listener.close()
+        path.unlink(missing_ok=True)
+
+
+def application(service: IndexService) -> Starlette:
+    """POST /METHOD for each method of the index, with its arguments as a JSON object; GET /ready."""
+    endpoints = _Endpoints(service)
+    calls = [Route(f"/{method}", endpoints.call, methods=["POST"]) for method in METHODS]
+    return Starlette(
+        routes=[
+            Route("/ready", endpoints.ready),
+            Route("/add", endpoints.add, methods=["POST"]),
+            *calls,
+        ],
+        exception_handlers={LocalLLMError: _answer_error},
+    )
+
+
+class _Endpoints:
+    def __init__(self, service: IndexService):
+        self._service = service
+
+    async def ready(self, _request: Request) -> Response:
+        """200 once the encoder is loaded, 503 until then."""
+        ready = self._service.ready
+        return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
+
+    async def call(self, request: Request) -> Response:
+        arguments = await request.json()
+        caller = caller_from_json(arguments.pop("caller"))
+        method = getattr(self._service, request.url.path[1:])
+        result = await run_in_threadpool(method, caller, **arguments)
+        return JSONResponse(result_to_json(result))
+
+    async def add(self, request: Request) -> Response:
+        """A line of JSON for each step of progress; the last one is the report or the error."""
+        lines = _ingest(self._service, await request.json())
+        return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+async def _ingest(index: Index, arguments: Json) -> AsyncIterator[str]:
+    """Runs the ingestion in a thread. It ends after its current document once nobody listens any more."""
+    loop = asyncio.get_running_loop()
+    lines: asyncio.Queue[Json] = asyncio.Queue()
+    abandoned = threading.Event()
+
+    def tell(line: Json) -> None:
+        loop.call_soon_threadsafe(lines.put_nowait, line)
+
+    def report(done: int, total: int, note: str) -> None:
+        if abandoned.is_set():
+            raise _Abandoned
+        tell({"done": done, "total": total, "note": note})
+
+    work = loop.run_in_executor(None, _add, index, arguments, report, tell)
+    try:
+        while True:
+            line = await lines.get()
+            yield json.dumps(line) + "\n"
+            if "done" not in line:
+                break
+        await work
+    finally:
+        abandoned.set()
+
+
+class _Abandoned(Exception):  # noqa: N818 (a signal to a thread, never told to anybody)
+    pass
+
+
+def _add(index: Index, arguments: Json, report: Any, tell: Any) -> None:
+    try:
+        outcome = index.add(
+            caller_from_json(arguments["caller"]),
+            arguments["collection"],
+            sources_from_json(arguments["sources"]),
+            allow=arguments["allow"],
+            attributes=arguments["attributes"],
+            report=report,
+        )
+        tell({"report": result_to_json(outcome)})
+    except _Abandoned:
+        return
+    except LocalLLMError as error:
+        tell({"error": error_to_json(error)})
+    except Exception as error:  # the client waits for a last line, whatever happened
+        tell({"error": error_to_json(LocalLLMError(f"the ingestion failed: {type(error).__name__}: {error}"))})
+        raise
+
+
+async def _answer_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, LocalLLMError)
+    return JSONResponse({"error": error_to_json(error)}, status_code=error.status)
+
+
+def _warm_up(service: IndexService) -> None:
+    try:
+        service.encoder()
+    except LocalLLMError as error:
+        print(f"the encoder cannot be loaded: {error.message}", file=sys.stderr)  # noqa: T201
+
+
+def _exit(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)

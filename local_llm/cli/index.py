@@ -1,0 +1,150 @@
+"""local-llm index: collections of documents, and searches in them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from local_llm.cli.context import AsJson, CommandContext
+from local_llm.cli.output import emit, emit_table, progress_bar, talk
+from local_llm.errors import InvalidInputError
+from local_llm.permissions import Caller
+
+if TYPE_CHECKING:
+    from index.interface import Hit
+
+app = typer.Typer(no_args_is_help=True, help="Documents: create a collection, add, remove, search, stats, list.")
+
+Collection = Annotated[str, typer.Argument(help="The collection's name or id.")]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(help="Who may see the documents: user:NAME, group:NAME, or everyone; may be repeated."),
+]
+SHOWN_CHARACTERS = 120
+
+
+@app.command("create")
+def create(context: typer.Context, name: str, as_json: AsJson = False) -> None:
+    """Creates an empty collection, bound to the encoder of the settings."""
+    from index.access import open_index
+
+    box: CommandContext = context.obj
+    with open_index(box.settings, box.state) as index:
+        made = index.create(box.caller, name)
+    emit(asdict(made), f"created {made.name} ({made.id}, encoder {made.encoder})", as_json=as_json)
+
+
+@app.command("list")
+def list_collections(context: typer.Context, as_json: AsJson = False) -> None:
+    """Lists the collections."""
+    from index.access import open_index
+
+    box: CommandContext = context.obj
+    with open_index(box.settings, box.state) as index:
+        rows = [asdict(info) for info in index.collections(box.caller)]
+    empty = "no collections yet: local-llm index create NAME"
+    emit_table(rows, ["id", "name", "encoder"], as_json=as_json, empty=empty)
+
+
+@app.command("add")
+def add(
+    context: typer.Context,
+    name: Collection,
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders.")],
+    allow: Allow = None,
+    attribute: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Adds documents, or replaces those of the same names. What is unchanged is not encoded again."""
+    from index.access import open_index
+    from index.ingest import find_sources
+
+    box: CommandContext = context.obj
+    sources, attributes = find_sources(paths), _attributes(attribute)
+    with open_index(box.settings, box.state) as index, progress_bar("adding") as bar:
+        report = index.add(box.caller, name, sources, allow=allow, attributes=attributes, report=bar)
+    for skipped in report.skipped:
+        talk(f"skipped {skipped.document}: {skipped.reason}")
+    text = (
+        f"added {report.added}, replaced {report.replaced}, unchanged {report.unchanged}, "
+        f"skipped {len(report.skipped)}: {report.passages} passages, {report.tokens} tokens, "
+        f"{report.seconds:.1f} s"
+    )
+    emit(asdict(report), text, as_json=as_json)
+
+
+@app.command("remove")
+def remove(
+    context: typer.Context,
+    name: Collection,
+    documents: Annotated[list[str], typer.Argument(help="Names of documents.")],
+    as_json: AsJson = False,
+) -> None:
+    """Removes documents: all that are named, or none."""
+    from index.access import open_index
+
+    box: CommandContext = context.obj
+    with open_index(box.settings, box.state) as index:
+        removed = index.remove(box.caller, name, documents)
+    emit({"removed": removed}, f"removed {removed}", as_json=as_json)
+
+
+@app.command("search")
+def search(
+    context: typer.Context,
+    name: Collection,
+    query: str,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 5,
+    principal: Annotated[
+        list[str] | None, typer.Option(help="Search as a member with these principals; may be repeated.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Finds the passages nearest to a query."""
+    from index.access import open_index
+
+    box: CommandContext = context.obj
+    with open_index(box.settings, box.state) as index:
+        hits = index.search(_searcher(box.caller, principal), name, query, k)
+    rows = [asdict(hit) if as_json else _as_row(rank, hit) for rank, hit in enumerate(hits, 1)]
+    emit_table(rows, ["rank", "score", "document", "page", "found"], as_json=as_json, empty="nothing found")
+
+
+@app.command("stats")
+def stats(context: typer.Context, name: Collection, as_json: AsJson = False) -> None:
+    """Counts what is in a collection."""
+    from index.access import open_index
+
+    box: CommandContext = context.obj
+    with open_index(box.settings, box.state) as index:
+        found = asdict(index.stats(box.caller, name))
+    emit(found, "\n".join(f"{key}: {value}" for key, value in found.items()), as_json=as_json)
+
+
+def _searcher(caller: Caller, principals: Sequence[str] | None) -> Caller:
+    return caller if principals is None else Caller(caller.project_id, "member", tuple(principals))
+
+
+def _as_row(rank: int, hit: "Hit") -> dict[str, Any]:
+    found = " ".join(f"{hit.heading}: {hit.text}".split() if hit.heading else hit.text.split())
+    if len(found) > SHOWN_CHARACTERS:
+        found = f"{found[:SHOWN_CHARACTERS]}…"
+    return {
+        "rank": rank,
+        "score": f"{hit.score:.3f}",
+        "document": hit.document,
+        "page": hit.page,
+        "found": found,
+    }
+
+
+def _attributes(pairs: Sequence[str] | None) -> dict[str, Any] | None:
+    """Raises: InvalidInputError if one is not NAME=VALUE."""
+    if pairs is None:
+        return None
+    for pair in pairs:
+        if "=" not in pair or pair.startswith("="):
+            raise InvalidInputError(f"--attribute {pair!r}: expected NAME=VALUE", param="attribute")
+    return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
