@@ -104,6 +104,16 @@ class AdapterRegistry:
                 raise IntegrityError(f"{name} of {adapter.name} in {path} is not the published one")
         return path
 
+    def manifest(self, adapter: Adapter) -> dict[str, Any]:
+        """How the adapter came to be."""
+        return read_json(self.path(adapter.id) / MANIFEST)
+
+    def delete(self, adapter: Adapter) -> None:
+        """Forgets an adapter: first its row, so that nobody finds a name without files."""
+        with self._state.session() as session:
+            session.delete(session.get_one(Adapter, adapter.id))
+        shutil.rmtree(self.path(adapter.id), ignore_errors=True)
+
     def _new_name(self, base: str, suffix: str | None) -> str:
         if suffix and not is_suffix(suffix):
             raise InvalidInputError(

@@ -18,7 +18,7 @@ from training.hyperparameters import Resolved
 from training.labels import Row
 from training.quiet import quiet_libraries
 
-Report = Callable[[int, int, str], None]
+StepReport = Callable[[int, int, float], None]  # done steps, total steps, loss of the last one
 
 LOSS_LOG = "loss.jsonl"
 # Padded tokens that one forward and backward pass takes: some 2 GiB of activations for a model of 135M
@@ -81,12 +81,12 @@ def train_adapter(
     rows: Sequence[Row],
     recipe: Recipe,
     output: Path,
-    report: Report,
+    report: StepReport,
 ) -> Outcome:
     """Trains a LoRA adapter on `base`; leaves adapter_config.json, adapter_model.safetensors and loss.jsonl (one
     line a step: step, epoch, loss, learning_rate, grad_norm) in the folder `output`.
 
-    `report(done_steps, total_steps, note)` is called after every step; what it raises ends the run.
+    `report(done_steps, total_steps, loss)` is called after every step; what it raises ends the run.
 
     Raises: LocalLLMError if the loss is no longer a number, or a row was lost on the way.
     """
@@ -211,7 +211,7 @@ def _counting_collator(pad_token_id: int) -> Any:
     return CountingCollator(pad_token_id=pad_token_id)
 
 
-def _progress_callback(log: Path, total_steps: int, report: Report) -> Any:
+def _progress_callback(log: Path, total_steps: int, report: StepReport) -> Any:
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):  # type: ignore[misc]
@@ -228,7 +228,7 @@ def _progress_callback(log: Path, total_steps: int, report: Report) -> Any:
             entry = {key: logs[key] for key in ("epoch", "loss", "learning_rate", "grad_norm")}
             with log.open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps({"step": state.global_step, **entry}) + "\n")
-            report(state.global_step, total_steps, f"loss {logs['loss']:.3f}")
+            report(state.global_step, total_steps, logs["loss"])
 
     return Progress()
 

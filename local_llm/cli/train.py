@@ -1,0 +1,151 @@
+"""local-llm train: fine-tuning on this box, and a look at what would be trained."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from local_llm.cli.context import CommandContext
+from local_llm.cli.output import emit, emit_json, progress_bar, talk
+from local_llm.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from local_llm.state import State
+    from training.hyperparameters import Hyperparameters
+    from training.jobs import Lease
+
+app = typer.Typer(no_args_is_help=True, help="Fine-tune models on your own examples.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TrainingFile = Annotated[Path, typer.Argument(help="Examples: a JSONL file in the chat format of OpenAI.")]
+ModelName = Annotated[str | None, typer.Option("--model", help="Base model; default: the engine's.")]
+
+
+@app.command("adapter")
+def train_adapter(
+    context: typer.Context,
+    file: TrainingFile,
+    model: ModelName = None,
+    suffix: Annotated[str | None, typer.Option(help="Part of the model's name, up to 64 characters.")] = None,
+    epochs: Annotated[str, typer.Option(help="Passes over the file, 1 to 50, or auto.")] = "auto",
+    batch_size: Annotated[str, typer.Option(help="Examples a step, 1 to 256, or auto.")] = "auto",
+    learning_rate_multiplier: Annotated[
+        str, typer.Option(help="Multiplies training.learning_rate; a number above 0, or auto.")
+    ] = "auto",
+    seed: Annotated[int | None, typer.Option(help="For a run that can be repeated; default: random.")] = None,
+    rank: Annotated[int | None, typer.Option(help="LoRA rank; default: training.rank.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Trains an adapter on FILE in this process and prints its name."""
+    from local_llm.files import FINE_TUNE, FileStore
+    from training import jobs
+    from training.data import read_training_file
+
+    box: CommandContext = context.obj
+    request = jobs.JobRequest(
+        model=model or box.settings.engine.model,
+        training_file="",
+        suffix=suffix,
+        seed=seed,
+        rank=rank,
+        hyperparameters=_hyperparameters(epochs, batch_size, learning_rate_multiplier),
+    )
+    read_training_file(file)  # a file with mistakes is neither stored nor made a job of
+    stored = FileStore(box.settings, box.state).add(
+        file, filename=file.name, purpose=FINE_TUNE, project_id=box.caller.project_id
+    )
+    job = jobs.create_job(box.state, box.caller, replace(request, training_file=stored.id))
+    talk(f"{job.id}: training {job.model} on {file.name}; the first step takes a while")
+    result = _train_here(box, job.id)
+    emit(result, result["fine_tuned_model"], as_json=as_json)
+
+
+@app.command("preview")
+def preview(
+    context: typer.Context,
+    file: TrainingFile,
+    model: ModelName = None,
+    count: Annotated[int, typer.Option(min=1, help="How many examples to show.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Shows examples as the model sees them: what is trained is coloured, the rest is dim."""
+    from local_llm.models import ModelStore
+    from training.data import read_training_file
+    from training.labels import build_rows, load_tokenizer
+    from training.preview import describe, draw
+
+    box: CommandContext = context.obj
+    data = read_training_file(file)
+    base = ModelStore(box.settings.place.models).get(model or box.settings.engine.model, "base")
+    tokenizer = load_tokenizer(base.path)
+    rows = build_rows(tokenizer, data.examples, max_tokens=box.settings.training.max_tokens, shown_as=file.name)
+    if as_json:
+        emit_json(describe(tokenizer, rows, count))
+    else:
+        draw(tokenizer, rows, count)
+
+
+def _train_here(box: CommandContext, job_id: str) -> dict[str, Any]:
+    """Claims the job as the trainer would, and runs the same code."""
+    from training import jobs
+    from training.run import run_job
+
+    lease = jobs.claim(box.state, job_id, "cli")
+    try:
+        with _renewing(box.state, lease), progress_bar("training") as report:
+            name = run_job(box.settings, box.state, lease, report=report)
+    except KeyboardInterrupt:
+        jobs.cancel_job(box.state, job_id, box.caller)
+        raise
+    job = jobs.get_job(box.state, job_id, box.caller)
+    return {
+        "fine_tuned_model": name,
+        "job": job.id,
+        "trained_tokens": job.trained_tokens,
+        "hyperparameters": job.hyperparameters,
+        "seed": job.seed,
+    }
+
+
+@contextmanager
+def _renewing(state: "State", lease: "Lease") -> Iterator[None]:
+    """Keeps a lease alive during the block. If it is lost, the work notices at its next report."""
+    from training import jobs
+
+    done = threading.Event()
+
+    def renew() -> None:
+        with suppress(jobs.LeaseLostError):
+            while not done.wait(jobs.LEASE_SECONDS / 4):
+                jobs.renew(state, lease)
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _hyperparameters(epochs: str, batch_size: str, multiplier: str) -> "Hyperparameters":
+    from training.hyperparameters import Hyperparameters
+
+    return Hyperparameters(
+        n_epochs=_number(epochs, "--epochs", int),
+        batch_size=_number(batch_size, "--batch-size", int),
+        learning_rate_multiplier=_number(multiplier, "--learning-rate-multiplier", float),
+    )
+
+
+def _number(text: str, option: str, kind: type) -> Any:
+    if text == "auto":
+        return "auto"
+    try:
+        return kind(text)
+    except ValueError:
+        raise InvalidInputError(f"{option} is {text!r}; expected a number or auto") from None

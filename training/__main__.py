@@ -1,0 +1,55 @@
+"""`python -m training`: the trainer. `python -m training run JOB --lease TOKEN`: its child, for one job."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from local_llm import offline
+from local_llm.errors import LocalLLMError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 1 an error told on stderr."""
+    offline.apply()
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        _start(options)
+    except LocalLLMError as error:
+        print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description="Takes queued fine-tuning jobs.")
+    parser.add_argument("--settings", type=Path, help="settings file (TOML)")
+    commands = parser.add_subparsers(dest="command")
+    run = commands.add_parser("run", help="run one job that the trainer has claimed")
+    run.add_argument("job_id")
+    run.add_argument("--lease", required=True, help="the token under which it was claimed")
+    return parser
+
+
+def _start(options: argparse.Namespace) -> None:
+    from local_llm.settings import load_settings
+    from local_llm.state import open_state
+
+    settings = load_settings(options.settings)
+    state = open_state(settings.place)
+    try:
+        if options.command == "run":
+            from training.jobs import Lease
+            from training.run import run_job
+
+            run_job(settings, state, Lease(options.job_id, options.lease))
+        else:
+            from training.trainer import serve_until_signalled
+
+            serve_until_signalled(settings, state, options.settings)
+    finally:
+        state.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
