@@ -21,6 +21,8 @@ class Numbered(Protocol):
     @property
     def title(self) -> str: ...
     @property
+    def heading(self) -> str: ...
+    @property
     def text(self) -> str: ...
 
 
@@ -41,7 +43,10 @@ def with_context(
 
 def context_prompt(question: str, passages: Sequence[Numbered], instruction: str | None = None) -> str:
     """Instruction, numbered passages and question as one text."""
-    blocks = [f"[{number}] {passage.title}\n{passage.text}" for number, passage in enumerate(passages, 1)]
+    blocks = [
+        f"[{number}] {passage.heading or passage.title}\n{passage.text}"
+        for number, passage in enumerate(passages, 1)
+    ]
     context = "\n\n".join(blocks) if blocks else "(nothing was found)"
     return f"{instruction or INSTRUCTION}\n\nContext:\n{context}\n\nQuestion: {question}"
 

@@ -16,7 +16,9 @@ MINIMUM_SHARE = 0.6
 MINIMUM_WORDS = 3
 
 _WORD = re.compile(r"\w+(?:[.,:/-]\w+)*", re.UNICODE)
-_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)|\n")
+# In a document a line's end is mostly a wrapped line; it ends a sentence before a blank line, and around the
+# items of lists, the rows of tables and headings.
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)|\|\s*\n|\n(?=\s*(?:\n|[-*|#]|\d+[.)]\s))")
 # The commonest words of English: they stand in every sentence and support none.
 _STOPWORDS = frozenset(
     """
@@ -33,6 +35,8 @@ class Source(Protocol):
 
     @property
     def title(self) -> str: ...
+    @property
+    def heading(self) -> str: ...
     @property
     def text(self) -> str: ...
     @property
@@ -120,9 +124,13 @@ class CitationWriter:
 
 
 def content_words(text: str) -> set[str]:
-    """Lower-cased words and numbers that carry meaning. A list's own number ("2. ") is none of them."""
+    """Lower-cased words and numbers that carry meaning, plurals folded ("plans": "plan").
+
+    A list's own number ("2. ") is none of them.
+    """
     body = re.sub(r"^\s*(?:\d+[.)]|[-*])\s+", "", text)
-    return {word for word in (found.group().lower() for found in _WORD.finditer(body)) if word not in _STOPWORDS}
+    words = (found.group().lower() for found in _WORD.finditer(body))
+    return {word.removesuffix("s") if len(word) > 3 else word for word in words if word not in _STOPWORDS}
 
 
 def _finished(sentence: str, following: str) -> bool:
@@ -133,11 +141,15 @@ def _finished(sentence: str, following: str) -> bool:
 
 
 def _windows(source: Source) -> list[_Window]:
-    """Each sentence of a passage, and each pair of neighbours: answers often join two."""
+    """Each sentence of a passage, and each pair of neighbours in prose: answers often join two.
+
+    Rows of a table are never joined: each speaks of another thing.
+    """
     spans = _sentence_spans(source.text)
-    pairs = [(first[0], second[1]) for first, second in pairwise(spans)]
-    # What a sentence speaks of often stands in the title only.
-    subject = content_words(source.title)
+    prose = [span for span in spans if not source.text[span[0] :].startswith("|")]
+    pairs = [(first[0], second[1]) for first, second in pairwise(prose)]
+    # What a sentence speaks of often stands in the title or the heading only.
+    subject = content_words(f"{source.title} {source.heading}")
     return [
         _Window(
             source.start + start, source.start + end, frozenset(content_words(source.text[start:end]) | subject)

@@ -17,6 +17,26 @@ REPOSITORY = Path(__file__).parent.parent
 WORLD = REPOSITORY / "examples" / "quillon"
 
 
+FIGURES = pytest.StashKey[dict[str, object]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[FIGURES] = {}
+
+
+@pytest.fixture(scope="session")
+def figures(pytestconfig: pytest.Config) -> dict[str, object]:
+    """What was measured on the way: printed after the tests."""
+    return pytestconfig.stash[FIGURES]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.stash[FIGURES]:
+        terminalreporter.section("figures")
+        for name, value in config.stash[FIGURES].items():
+            terminalreporter.line(f"{name}: {value}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Here and in every process that tests start, only loopback and Unix sockets may be connected to."""

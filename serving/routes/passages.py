@@ -27,7 +27,7 @@ async def open_passage(
         raise InvalidInputError(f"characters {start} to {end}: the document has {len(text)}", param="start")
     page = PAGE.format(
         title=escape(document.title),
-        name=escape(document.document),
+        name=escape(document.name),
         version=version,
         before=escape(text[:start]),
         cited=escape(text[start:end]),

@@ -9,6 +9,7 @@ from local_llm.prompts import INSTRUCTION, context_prompt, with_context
 class Passage:
     title: str
     text: str
+    heading: str = ""
 
 
 PASSAGES = [Passage("Codes", "E31 is a full memory."), Passage("Care", "Wipe it.")]

@@ -11,6 +11,7 @@ class Passage:
     title: str
     text: str
     start: int = 0
+    heading: str = ""
 
 
 CODES = Passage("Scanner error codes", "E19 means the imager failed. E31 means the scan memory is full.", start=100)
@@ -38,6 +39,14 @@ def test_a_wrong_number_is_not_supported() -> None:
 
 def test_a_sentence_about_something_else_is_not_supported() -> None:
     assert write("Bananas grow in the tropics and are yellow.", TRIAL, CODES)[1].marks == []
+
+
+def test_a_wrapped_line_is_one_sentence_and_a_table_row_stands_alone() -> None:
+    wrapped = Passage("Plans", "New customers can try Heron for\n21 days without a card.", heading="Plans > Trial")
+    _, writer = write("The free trial of the Heron plan is 21 days.", wrapped)
+    assert (writer.marks[0].support.start, writer.marks[0].support.end) == (0, len(wrapped.text))
+    table = Passage("Codes", "| E31 | Scan memory is full |\n| E38 | Firmware signature is not valid |")
+    assert write("E31 means that the firmware signature is full.", table)[1].marks == []
 
 
 def test_a_numbered_step_is_marked_at_its_line_end() -> None:
@@ -69,4 +78,4 @@ def test_streaming_in_any_pieces_writes_what_writing_at_once_does(answer: str, p
 
 
 def test_content_words_leave_out_the_commonest_and_a_lists_number() -> None:
-    assert content_words("2. The Hub listens on port 8,443.") == {"hub", "listens", "port", "8,443"}
+    assert content_words("2. The Hub listens on port 8,443.") == {"hub", "listen", "port", "8,443"}
