@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -112,6 +113,8 @@ def _read_if_there(path: Path) -> dict[str, Any]:
 
 
 def _load(path: Path, recipe: Recipe, device: str) -> Any:
+    # Imported along by peft, it warns of a kernel that it would fetch from a hub; encoding needs none.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from sentence_transformers import SentenceTransformer
     from transformers.utils.logging import disable_progress_bar
 

@@ -115,7 +115,7 @@ class Splitter:
         """The section's pieces, each begun earlier by the last sentences of the piece before."""
         previous: _Span | None = None
         for start, end in self._pieces(text, section, room):
-            yield (self._overlap_start(text, previous) if previous else start), end
+            yield (self._overlap_start(text, previous, start) if previous else start), end
             previous = start, end
 
     def _pieces(self, text: str, section: "_Section", room: int) -> Iterator[_Span]:
@@ -131,12 +131,11 @@ class Splitter:
                 start, at = _align(text, piece, at)
                 yield start, at
 
-    def _overlap_start(self, text: str, previous: _Span) -> int:
-        start, end = previous
-        for sentence_start in _sentence_starts(text, start, end):
-            if self._count(text[sentence_start:end]) <= self._overlap_tokens:
+    def _overlap_start(self, text: str, previous: _Span, start: int) -> int:
+        for sentence_start in _sentence_starts(text, *previous):
+            if self._count(text[sentence_start : previous[1]]) <= self._overlap_tokens:
                 return sentence_start
-        return end
+        return start
 
     def _count(self, text: str) -> int:
         return len(self._token_ends(text))
