@@ -11,7 +11,8 @@ import numpy as np
 from index.collection import Access, CollectionStore, NewDocument
 from index.encode import BATCH, Encoder, Vectors
 from index.interface import IngestReport, Report, Skipped, Source
-from index.parse import ParsedDocument, UnparsableDocument, parse
+from index.parse import ParsedDocument, UnparsableDocument
+from index.parser_process import ParserProcess
 from index.split import Passage, Splitter
 from local_llm.errors import InvalidInputError
 from local_llm.fileio import sha256_of
@@ -77,7 +78,7 @@ class Ingestion:
     splitter: Splitter
     access: Access
     report: Report
-    parse_timeout_seconds: float
+    parser: ParserProcess
     _counts: Counter[str] = field(default_factory=Counter)
     _skipped: list[Skipped] = field(default_factory=list)
     _done: int = 0
@@ -120,7 +121,7 @@ class Ingestion:
             if self.store.update_if_unchanged(source.name, sha256, self.access):
                 self._counts["unchanged"] += 1
                 return None
-            parsed = parse(source.path, source.filename, timeout_seconds=self.parse_timeout_seconds)
+            parsed = self.parser.parse(source.path, source.filename)
             passages = self.splitter.split(parsed)
             if not passages:
                 raise UnparsableDocument("it holds headings only")

@@ -1,22 +1,17 @@
 """One file in, its text out: the home of markitdown and pypdfium2.
 
-Markdown and plain text are read here. Everything else is parsed by a child process, so that a file which
-crashes a parser, or never ends, costs one document and not the index.
+Parsers of HTML, DOCX and PDF may crash or hang on a hostile file: index/parser_process.py calls them.
 """
 
-import json
 import re
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from xml.etree import ElementTree
 
 from index.interface import Page
-from local_llm import offline
 from local_llm.errors import InvalidInputError
 
 MARKDOWN = "text/markdown"
@@ -60,27 +55,11 @@ class ParsedDocument:
     media_type: str
 
 
-def parse(path: Path, filename: str, *, timeout_seconds: float) -> ParsedDocument:
+def parse(path: Path, filename: str) -> ParsedDocument:
     """Reads the file at `path` as what the suffix of `filename` says it is.
 
-    Raises: UnparsableDocument if it is of an unknown format, empty, encrypted, damaged, or takes too long.
+    Raises: UnparsableDocument if it is of an unknown format, empty, encrypted or damaged.
     """
-    media_type = media_type_of(filename)
-    if media_type in (MARKDOWN, PLAIN):
-        return parse_here(path, filename)
-    return _parse_in_child(path, filename, timeout_seconds)
-
-
-def media_type_of(filename: str) -> str:
-    suffix = Path(filename).suffix.lower()
-    if suffix not in MEDIA_TYPES:
-        known = ", ".join(MEDIA_TYPES)
-        raise UnparsableDocument(f"its format {suffix or 'without a suffix'} is not one of {known}")
-    return MEDIA_TYPES[suffix]
-
-
-def parse_here(path: Path, filename: str) -> ParsedDocument:
-    """Like `parse`, in this process and without a time limit."""
     media_type = media_type_of(filename)
     title, text, pages = _READERS[media_type](path)
     text = text if pages else _clean(text)
@@ -90,25 +69,12 @@ def parse_here(path: Path, filename: str) -> ParsedDocument:
     return ParsedDocument(_clean(heading or title or Path(filename).stem), text, tuple(pages), media_type)
 
 
-def _parse_in_child(path: Path, filename: str, timeout_seconds: float) -> ParsedDocument:
-    command = [sys.executable, "-m", "index.parse", str(path.absolute()), filename]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            timeout=timeout_seconds,
-            check=False,
-            env=offline.environment(),
-            cwd=Path(__file__).parents[1],  # where `-m` finds this package, installed or not
-        )
-    except subprocess.TimeoutExpired:
-        raise UnparsableDocument(f"parsing it took longer than {timeout_seconds:g} s") from None
-    if done.returncode != 0:
-        raise UnparsableDocument(f"its parser ended with status {done.returncode}")
-    answer = json.loads(done.stdout)
-    if "reason" in answer:
-        raise UnparsableDocument(answer["reason"])
-    return ParsedDocument(**{**answer, "pages": tuple(Page(**page) for page in answer["pages"])})
+def media_type_of(filename: str) -> str:
+    suffix = Path(filename).suffix.lower()
+    if suffix not in MEDIA_TYPES:
+        known = ", ".join(MEDIA_TYPES)
+        raise UnparsableDocument(f"its format {suffix or 'without a suffix'} is not one of {known}")
+    return MEDIA_TYPES[suffix]
 
 
 def _clean(text: str) -> str:
@@ -186,18 +152,3 @@ _READERS: dict[str, Callable[[Path], _Read]] = {
     DOCX: _read_docx,
     PDF: _read_pdf,
 }
-
-
-def _main(path: str, filename: str) -> None:
-    """The child process: prints the parsed document, or the reason why there is none, as JSON."""
-    try:
-        answer = asdict(parse_here(Path(path), filename))
-    except UnparsableDocument as error:
-        answer = {"reason": error.message}
-    except Exception as error:  # whatever a parser raises speaks of the file
-        answer = {"reason": f"it is damaged: {type(error).__name__}: {error}"}
-    sys.stdout.write(json.dumps(answer))
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

@@ -23,6 +23,7 @@ from index.interface import (
     Source,
     silent,
 )
+from index.parser_process import ParserProcess
 from index.split import Splitter
 from local_llm import ledger
 from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
@@ -151,15 +152,10 @@ class IndexService:
         _refuse_beyond_own(caller, allow)
         _refuse_unseen(caller, store, sources)
         encoder, cpu_started = self.encoder(), _cpu_seconds()
-        ingestion = Ingestion(
-            store,
-            encoder,
-            self._splitter(encoder),
-            Access(None if allow is None else tuple(allow), None if attributes is None else dict(attributes)),
-            report,
-            self._settings.index.parse_timeout_seconds,
-        )
-        outcome = ingestion.run(sources)
+        access = Access(_as_tuple(allow), None if attributes is None else dict(attributes))
+        with ParserProcess(self._settings.index.parse_timeout_seconds) as parser:
+            ingestion = Ingestion(store, encoder, self._splitter(encoder), access, report, parser)
+            outcome = ingestion.run(sources)
         if outcome.passages:
             self._record(caller, row, outcome, _cpu_seconds() - cpu_started)
         return outcome
@@ -247,6 +243,10 @@ class IndexService:
 
 def _info(row: Collection) -> CollectionInfo:
     return CollectionInfo(row.id, row.name, row.encoder, row.created_at)
+
+
+def _as_tuple(allow: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if allow is None else tuple(allow)
 
 
 def _refuse_beyond_own(caller: Caller, allow: Sequence[str] | None) -> None:

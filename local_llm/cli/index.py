@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +11,6 @@ from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.output import emit, emit_table, progress_bar, talk
 from local_llm.errors import InvalidInputError
 from local_llm.permissions import Caller
-
-if TYPE_CHECKING:
-    from index.interface import Hit
 
 app = typer.Typer(no_args_is_help=True, help="Documents: create a collection, add, remove, search, stats, list.")
 
@@ -108,7 +105,9 @@ def search(
     box: CommandContext = context.obj
     with open_index(box.settings, box.state) as index:
         hits = index.search(_searcher(box.caller, principal), name, query, k)
-    rows = [asdict(hit) if as_json else _as_row(rank, hit) for rank, hit in enumerate(hits, 1)]
+    rows = [asdict(hit) for hit in hits]
+    if not as_json:
+        rows = [_shown(rank, row) for rank, row in enumerate(rows, 1)]
     emit_table(rows, ["rank", "score", "document", "page", "found"], as_json=as_json, empty="nothing found")
 
 
@@ -127,17 +126,11 @@ def _searcher(caller: Caller, principals: Sequence[str] | None) -> Caller:
     return caller if principals is None else Caller(caller.project_id, "member", tuple(principals))
 
 
-def _as_row(rank: int, hit: "Hit") -> dict[str, Any]:
-    found = " ".join(f"{hit.heading}: {hit.text}".split() if hit.heading else hit.text.split())
+def _shown(rank: int, hit: dict[str, Any]) -> dict[str, Any]:
+    found = " ".join(f"{hit['heading']}: {hit['text']}".removeprefix(": ").split())
     if len(found) > SHOWN_CHARACTERS:
         found = f"{found[:SHOWN_CHARACTERS]}…"
-    return {
-        "rank": rank,
-        "score": f"{hit.score:.3f}",
-        "document": hit.document,
-        "page": hit.page,
-        "found": found,
-    }
+    return {**hit, "rank": rank, "score": f"{hit['score']:.3f}", "found": found}
 
 
 def _attributes(pairs: Sequence[str] | None) -> dict[str, Any] | None:

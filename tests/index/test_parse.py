@@ -1,21 +1,18 @@
 """Files of every format into text, and those that give none into a reason."""
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
 from handmade_files import write_docx, write_pdf
 
-from index.parse import HTML, ParsedDocument, UnparsableDocument, parse, parse_here
-
-
-def reason_of(path: Path) -> str:
-    with pytest.raises(UnparsableDocument) as caught:
-        parse(path, path.name, timeout_seconds=60)
-    return caught.value.message
+from index.parse import HTML, ParsedDocument, UnparsableDocument, parse
+from index.parser_process import ParserProcess
 
 
 def read(path: Path) -> ParsedDocument:
-    return parse_here(path, path.name)
+    return parse(path, path.name)
 
 
 def test_markdown_title_is_its_first_heading_outside_code(tmp_path: Path) -> None:
@@ -46,7 +43,7 @@ def test_docx_becomes_markdown(tmp_path: Path) -> None:
 
 def test_pdf_is_read_page_by_page(tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", [["One page", "two lines"], [], ["Third"]], title="Terms")
-    document = parse(path, path.name, timeout_seconds=60)
+    document = read(path)
     assert document.title == "Terms"
     assert [(page.number, document.text[page.start : page.end]) for page in document.pages] == [
         (1, "One page\ntwo lines"),
@@ -56,19 +53,45 @@ def test_pdf_is_read_page_by_page(tmp_path: Path) -> None:
 
 
 def test_files_without_text_are_named_with_the_reason(tmp_path: Path) -> None:
-    (tmp_path / "sheet.xls").write_text("1")
-    (tmp_path / "latin.md").write_bytes(b"Gr\xfc\xdfe")
-    (tmp_path / "zip.docx").write_bytes(b"\xd0\xcf\x11\xe0")
-    (tmp_path / "torn.pdf").write_bytes(b"%PDF-1.4 nothing")
-    assert reason_of(tmp_path / "sheet.xls").startswith("its format .xls is not one of")
-    assert reason_of(tmp_path / "latin.md") == "it is not UTF-8 (byte 2)"
-    assert reason_of(tmp_path / "zip.docx") == "it is encrypted or not a DOCX file"
-    assert reason_of(tmp_path / "torn.pdf").startswith("it is damaged")
-    assert reason_of(write_pdf(tmp_path / "scan.pdf", [[]])) == "it holds no text"
-    assert reason_of(write_pdf(tmp_path / "secret.pdf", [["x"]], encrypted=True)) == "it is encrypted"
+    with ParserProcess(timeout_seconds=60) as parser:
+
+        def reason_of(path: Path) -> str:
+            with pytest.raises(UnparsableDocument) as caught:
+                parser.parse(path, path.name)
+            return caught.value.message
+
+        (tmp_path / "sheet.xls").write_text("1")
+        (tmp_path / "latin.md").write_bytes(b"Gr\xfc\xdfe")
+        (tmp_path / "zip.docx").write_bytes(b"\xd0\xcf\x11\xe0")
+        (tmp_path / "torn.pdf").write_bytes(b"%PDF-1.4 nothing")
+        assert reason_of(tmp_path / "sheet.xls").startswith("its format .xls is not one of")
+        assert reason_of(tmp_path / "latin.md") == "it is not UTF-8 (byte 2)"
+        assert reason_of(tmp_path / "zip.docx") == "it is encrypted or not a DOCX file"
+        assert reason_of(tmp_path / "torn.pdf").startswith("it is damaged")
+        assert reason_of(write_pdf(tmp_path / "scan.pdf", [[]])) == "it holds no text"
+        assert reason_of(write_pdf(tmp_path / "secret.pdf", [["x"]], encrypted=True)) == "it is encrypted"
+        good = write_docx(tmp_path / "good.docx", ["Text."])
+        assert parser.parse(good, good.name) == read(good)
 
 
-def test_parser_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    path = write_docx(tmp_path / "a.docx", ["First."])
-    with pytest.raises(UnparsableDocument, match=r"longer than 0\.01 s"):
-        parse(path, path.name, timeout_seconds=0.01)
+def test_parser_that_takes_too_long_is_ended_and_replaced(tmp_path: Path) -> None:
+    page, pipe = tmp_path / "a.html", tmp_path / "endless.html"
+    page.write_text("<p>Text")
+    os.mkfifo(pipe)  # opening it waits for a writer that never comes
+    with ParserProcess(timeout_seconds=2) as parser:
+        with pytest.raises(UnparsableDocument, match="longer than 2 s"):
+            parser.parse(pipe, pipe.name)
+        assert parser.parse(page, page.name) == read(page)
+
+
+def test_crashed_parser_costs_one_document(tmp_path: Path) -> None:
+    page, pipe = tmp_path / "a.html", tmp_path / "endless.html"
+    page.write_text("<p>Text")
+    os.mkfifo(pipe)
+    with ParserProcess(timeout_seconds=60) as parser:
+        parser.parse(page, page.name)
+        assert parser._child is not None
+        threading.Timer(0.3, parser._child.kill).start()
+        with pytest.raises(UnparsableDocument, match="status -9"):
+            parser.parse(pipe, pipe.name)
+        assert parser.parse(page, page.name) == read(page)
