@@ -37,8 +37,12 @@ def imported(tree: ast.AST) -> set[str]:
 
 
 def imported_at_module_level(tree: ast.Module) -> set[str]:
+    """What importing the module imports: not what functions do, nor what is only there for the type checker."""
     inside = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    deferred = {child for function in inside for child in ast.walk(function)}
+    inside += [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    deferred = {child for block in inside for child in ast.walk(block)}
     top = ast.Module(
         body=[n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom) and n not in deferred],
         type_ignores=[],

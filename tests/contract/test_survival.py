@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-import openai
 import pytest
 
 from .conftest import QuickstartRun, RunningServer, processes_of, start_server
@@ -75,19 +74,3 @@ def test_after_a_kill_of_everything_that_matters_the_next_start_heals_and_serves
         second.process.terminate()
         assert second.process.wait(60) == 0
     assert processes_of(home) == []
-
-
-def test_two_tenths_of_a_second_after_a_key_is_made_the_server_asks_for_one(
-    quickstart: QuickstartRun, server: RunningServer
-) -> None:
-    """The last test on this server: its home has a key from now on."""
-    from local_llm.keys import KeyStore
-    from local_llm.settings import load_settings
-    from local_llm.state import open_state
-
-    state = open_state(load_settings(environment={"LOCAL_LLM_HOME": str(quickstart.home)}).place)
-    secret = KeyStore(state).create(state.local_project_id(), "ana").secret
-    state.close()
-    with pytest.raises(openai.AuthenticationError):
-        server.client().models.list()
-    assert server.client().with_options(api_key=secret).models.list().data
