@@ -5,6 +5,7 @@ tokens. Both lose offsets (they search with str.find), so the text they return i
 here, word by word: what a passage cites is literally there.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ PATH_SEPARATOR = " > "
 CONTEXT_SEPARATOR = "\n"
 # Title and headings may take this share of a passage at most; a longer path loses its end.
 CONTEXT_SHARE = 4
+
+# A passage also has an end where tokens do not: word-piece tokenizers read a word of over 100 characters, as
+# encoded files have, as one unknown token. Prose has 4 to 5 characters a token.
+MOST_CHARACTERS_PER_TOKEN = 16
 
 # LlamaIndex joins the path with a string of our choice: one that no heading holds.
 _JOINT = "\x1f"
@@ -99,17 +104,18 @@ class Splitter:
     def _passages(self, document: ParsedDocument, section: "_Section") -> Iterator[Passage]:
         text = document.text
         context = self._context(document.title, section.path)
-        room = self._chunk_tokens - self._count(context)
+        room = self._chunk_tokens - self._size(context)
         for start, end in self._overlapping(text, section, room):
             encoded = context + text[start:end]
             heading = PATH_SEPARATOR.join(section.path)
-            yield Passage(start, end, section.page, heading, encoded, self._count(encoded))
+            yield Passage(start, end, section.page, heading, encoded, len(self._token_ends(encoded)))
 
     def _context(self, title: str, path: tuple[str, ...]) -> str:
         """Title and headings, each once, cut to their share of the passage."""
         whole = PATH_SEPARATOR.join(dict.fromkeys((title, *path)))
-        ends = self._token_ends(whole)[: self._chunk_tokens // CONTEXT_SHARE]
-        return whole[: ends[-1]] + CONTEXT_SEPARATOR if ends else ""
+        share = self._chunk_tokens // CONTEXT_SHARE
+        ends = self._token_ends(whole)[:share]
+        return whole[: min(ends[-1], share * MOST_CHARACTERS_PER_TOKEN)] + CONTEXT_SEPARATOR if ends else ""
 
     def _overlapping(self, text: str, section: "_Section", room: int) -> Iterator[_Span]:
         """The section's pieces, each begun earlier by the last sentences of the piece before."""
@@ -121,7 +127,7 @@ class Splitter:
     def _pieces(self, text: str, section: "_Section", room: int) -> Iterator[_Span]:
         """Spans that share nothing and leave out nothing but white space."""
         body = text[section.start : section.end]
-        if self._count(body) <= room:
+        if self._size(body) <= room:
             pieces = [body]
         else:
             pieces = self._sentence_splitter(room - self._overlap_tokens).split_text(body)
@@ -133,12 +139,13 @@ class Splitter:
 
     def _overlap_start(self, text: str, previous: _Span, start: int) -> int:
         for sentence_start in _sentence_starts(text, *previous):
-            if self._count(text[sentence_start : previous[1]]) <= self._overlap_tokens:
+            if self._size(text[sentence_start : previous[1]]) <= self._overlap_tokens:
                 return sentence_start
         return start
 
-    def _count(self, text: str) -> int:
-        return len(self._token_ends(text))
+    def _size(self, text: str) -> int:
+        """What a text takes of a passage: its tokens, or more if these are unusually long."""
+        return max(len(self._token_ends(text)), math.ceil(len(text) / MOST_CHARACTERS_PER_TOKEN))
 
     def _sentence_splitter(self, chunk_tokens: int) -> Any:
         from llama_index.core.node_parser import SentenceSplitter
@@ -146,7 +153,7 @@ class Splitter:
         return SentenceSplitter(
             chunk_size=chunk_tokens,
             chunk_overlap=0,  # ours is added with its offsets known
-            tokenizer=self._token_ends,
+            tokenizer=lambda text: range(self._size(text)),  # it takes the length
             paragraph_separator="\n\n",
             chunking_tokenizer_fn=split_sentences,
         )
@@ -198,4 +205,10 @@ def _align(text: str, piece: str, at: int) -> _Span:
 def _as_node(text: str) -> Any:
     from llama_index.core.schema import TextNode
 
-    return TextNode(text=text)
+    class UnhashedNode(TextNode):  # type: ignore[misc]  # untyped
+        # LlamaIndex hashes the whole document again for each section of it (node_utils.py says so itself).
+        @property
+        def hash(self) -> str:
+            return ""
+
+    return UnhashedNode(text=text)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from index.interface import Page
 from index.parse import MARKDOWN, PDF, PLAIN, ParsedDocument
 from index.service import IndexService
-from index.split import PATH_SEPARATOR, Passage, Splitter, split_sentences
+from index.split import MOST_CHARACTERS_PER_TOKEN, PATH_SEPARATOR, Passage, Splitter, split_sentences
 from local_llm.errors import SettingsError
 
 
@@ -104,6 +104,13 @@ def test_long_headings_leave_room_for_the_text() -> None:
     passages = split(text)
     assert all(passage.tokens <= 24 for passage in passages)
     assert sum(text[passage.start : passage.end].count("word") for passage in passages) >= 40
+
+
+def test_word_without_end_is_cut() -> None:
+    text = "QUJD" * 1000
+    passages = split(text, PLAIN)
+    assert "".join(text[passage.start : passage.end] for passage in passages) == text
+    assert max(passage.end - passage.start for passage in passages) <= 24 * MOST_CHARACTERS_PER_TOKEN
 
 
 def test_sizes_that_the_encoder_cannot_read_are_refused() -> None:
