@@ -115,6 +115,14 @@ def train_adapter(
     )
 
 
+def hidden_size(base: Path) -> int:
+    """The width of a base model, by which "auto" chooses the learning rate."""
+    with quiet_libraries():
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(base, local_files_only=True).get_text_config().hidden_size
+
+
 def _precision(torch: Any) -> str:
     """bf16 weights under an adapter in fp32: twice as fast as fp32 on a CPU that computes in bf16, as accurate."""
     if torch.cuda.is_available():

@@ -20,7 +20,7 @@ from local_llm.permissions import local_admin
 from local_llm.settings import Settings
 from local_llm.state import Adapter, Job, State
 from training import jobs
-from training.adapter import LOSS_LOG, Outcome, Recipe, StepReport, train_adapter
+from training.adapter import LOSS_LOG, Outcome, Recipe, StepReport, hidden_size, train_adapter
 from training.data import TrainingData, read_training_file
 from training.hyperparameters import Hyperparameters, Resolved
 from training.jobs import Lease
@@ -62,7 +62,7 @@ def prepare(settings: Settings, job: Job, training_file: Path, shown_as: str) ->
     base = ModelStore(settings.place.models).get(job.model, "base")
     tokenizer = load_tokenizer(base.path)
     rows = build_rows(tokenizer, data.examples, max_tokens=training.max_tokens, shown_as=shown_as)
-    resolved = Hyperparameters.from_json(job.hyperparameters).resolve(len(rows))
+    resolved = Hyperparameters.from_json(job.hyperparameters).resolve(len(rows), hidden_size(base.path))
     recipe = Recipe.build(
         resolved, rank=rank, alpha=training.alpha, learning_rate=training.learning_rate, seed=job.seed
     )

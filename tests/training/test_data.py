@@ -1,0 +1,143 @@
+"""A training file is read whole or refused with everything that is wrong with it."""
+
+import codecs
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local_llm.errors import InvalidInputError, TrainingDataError
+from training.data import MAXIMUM_LINE_BYTES, MAXIMUM_PROBLEMS, MINIMUM_EXAMPLES, read_training_file
+
+from .conftest import conversation, good_lines, write_lines
+
+USER = {"role": "user", "content": "Hi"}
+ANSWER = {"role": "assistant", "content": "Ho"}
+
+
+def messages(*items: Any) -> str:
+    return json.dumps({"messages": list(items)})
+
+
+MALFORMED = [
+    ('{"messages": [', "not JSON"),
+    ("[" * 100_000, "nested too deeply"),
+    ('{"messages": [{"role": "user", "content": NaN}]}', "not JSON: NaN"),
+    ('{"messages": [], "messages": []}', "`messages` given more than once"),
+    ('{"messages": [{"role": "user", "role": "user", "content": "x"}]}', "`role` given more than once"),
+    ('"text"', "expected an object with `messages`, found a text"),
+    ("{}", "`messages` must be a list of messages, found none"),
+    ('{"messages": []}', "`messages` must be a list of messages, found an empty one"),
+    ('{"prompt": "x", "messages": "y"}', "unknown key `prompt`"),
+    (messages("Hi", ANSWER), "messages[0] must be an object, found a text"),
+    (messages({"role": "robot", "content": "x"}, ANSWER), 'messages[0].role is "robot"'),
+    (messages({"content": "x"}, ANSWER), "messages[0].role is null"),
+    (messages({"role": "user", "content": " \n"}, ANSWER), "messages[0].content is empty"),
+    (messages({"role": "user", "content": None}, ANSWER), "messages[0].content must be a text, found null"),
+    (messages({"role": "user", "content": [{"type": "text"}]}, ANSWER), "must be a text, found a list"),
+    (messages({**USER, "colour": 1}, ANSWER), "messages[0]: unknown key `colour`"),
+    (messages({**USER, "name": 3}, ANSWER), "messages[0].name must be a text, found a number"),
+    (messages({**USER, "weight": 1}, ANSWER), "only assistant messages have a weight"),
+    (messages(USER, {**ANSWER, "weight": 2}), "messages[1].weight is 2; expected 0 or 1"),
+    (messages(USER, {**ANSWER, "weight": True}), "messages[1].weight is true; expected 0 or 1"),
+    (messages(USER, {**ANSWER, "weight": 0}), "every assistant message has weight 0"),
+    (messages(USER), "no assistant message"),
+    (messages(USER, ANSWER, USER), "the last message is from user; expected assistant"),
+    ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "half a surrogate pair"),
+    ('{"messages": ' + "9" * 5000 + "}", "too many digits"),
+]
+
+
+def test_every_malformed_line_is_reported_with_its_number_and_all_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    good = json.dumps(good_lines(1)[0])
+    path.write_text("".join(f"{good}\n{line}\n" for line, _ in MALFORMED))
+    with pytest.raises(TrainingDataError) as caught:
+        read_training_file(path)
+    found = {problem.line: str(problem) for problem in reversed(caught.value.problems)}
+    for position, (_, reason) in enumerate(MALFORMED):
+        line = 2 * position + 2
+        assert reason in found[line], (line, found.get(line))
+        assert found[line].startswith(f"line {line}: ")
+    assert not any(line % 2 for line in found), "good lines are not reported"
+
+
+def test_several_problems_of_one_line_are_all_told(tmp_path: Path) -> None:
+    line = {"messages": [{"role": "robot", "content": ""}, {"role": "user", "content": "x", "mood": 1}], "n": 1}
+    path = write_lines(tmp_path / "bad.jsonl", [line])
+    with pytest.raises(TrainingDataError) as caught:
+        read_training_file(path)
+    assert [problem.line for problem in caught.value.problems] == [1, 1, 1, 1]
+    assert "4 problems" in caught.value.message
+
+
+def test_bytes_that_are_not_utf8_are_located(tmp_path: Path) -> None:
+    path = tmp_path / "latin.jsonl"
+    path.write_bytes(b"\n" + '{"messages": "Müll"}'.encode("latin-1"))
+    with pytest.raises(TrainingDataError, match="line 2: not UTF-8: byte 16 is 0xfc"):
+        read_training_file(path)
+
+
+def test_a_byte_order_mark_and_blank_lines_are_harmless(tmp_path: Path) -> None:
+    body = "\r\n\r\n".join(json.dumps(line) for line in good_lines())
+    path = tmp_path / "windows.jsonl"
+    path.write_bytes(codecs.BOM_UTF8 + body.encode())
+    data = read_training_file(path)
+    assert len(data.examples) == len(good_lines())
+    assert [example.line for example in data.examples[:3]] == [1, 3, 5]
+
+
+def test_a_line_that_is_too_long_is_refused_and_the_rest_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    long = json.dumps(conversation("x" * (2 * MAXIMUM_LINE_BYTES), "y"))
+    path.write_text(f"{long}\nnonsense\n")
+    with pytest.raises(TrainingDataError) as caught:
+        read_training_file(path)
+    assert [problem.line for problem in caught.value.problems] == [1, 2]
+    assert "longer than" in str(caught.value.problems[0])
+
+
+def test_reading_stops_at_the_hundredth_problem(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "bad.jsonl", [1] * 500)
+    with pytest.raises(TrainingDataError) as caught:
+        read_training_file(path)
+    assert len(caught.value.problems) == MAXIMUM_PROBLEMS
+
+
+@pytest.mark.parametrize("count", [0, MINIMUM_EXAMPLES - 1])
+def test_too_few_examples_are_refused(tmp_path: Path, count: int) -> None:
+    path = write_lines(tmp_path / "few.jsonl", good_lines(count))
+    with pytest.raises(TrainingDataError, match=f"{count} examples; at least 10"):
+        read_training_file(path)
+
+
+def test_a_missing_file_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="does not exist"):
+        read_training_file(tmp_path / "none.jsonl")
+
+
+def test_the_hash_is_that_of_the_file_and_the_examples_are_in_order(training_file: Path) -> None:
+    data = read_training_file(training_file)
+    assert data.sha256 == hashlib.sha256(training_file.read_bytes()).hexdigest()
+    assert data.bytes == training_file.stat().st_size
+    assert [example.messages[0].content for example in data.examples] == [f"Question {n}?" for n in range(16)]
+
+
+def test_developer_is_system_and_weight_zero_is_not_trained(tmp_path: Path) -> None:
+    line = {
+        "messages": [
+            {"role": "developer", "content": "Be brief."},
+            USER,
+            {**ANSWER, "weight": 0},
+            {**USER, "name": "ana"},
+            {**ANSWER, "weight": 1},
+        ]
+    }
+    data = read_training_file(write_lines(tmp_path / "ok.jsonl", [line] * 10))
+    turns = data.examples[0].messages
+    assert [(turn.role, turn.trained) for turn in turns] == [
+        ("system", False), ("user", False), ("assistant", False), ("user", False), ("assistant", True),
+    ]  # fmt: skip
+    assert turns[3].for_template() == {"role": "user", "content": "Hi", "name": "ana"}
