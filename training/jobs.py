@@ -28,6 +28,8 @@ FINAL = ("succeeded", "failed", "cancelled")
 # Limits of the hosted API.
 METADATA_PAIRS, METADATA_KEY_LENGTH, METADATA_VALUE_LENGTH = 16, 64, 512
 
+KIND_NAMES = {str: "a text", int: "a whole number", dict: "an object"}
+
 Level = Literal["info", "warn", "error"]
 Owner = Literal["trainer", "cli"]
 
@@ -64,18 +66,18 @@ def request_from_api(body: Mapping[str, Any], *, model: str) -> JobRequest:
 
     Raises: InvalidInputError naming the field.
     """
-    method = body.get("method") or {"type": "supervised"}
-    kind = method.get("type")
-    asked = (method.get(kind) or {}).get("hyperparameters") if isinstance(kind, str) else None
+    method = _optional(body, "method", dict) or {"type": "supervised"}
+    kind = _optional(method, "type", str) or ""
+    asked = _optional(_optional(method, kind, dict) or {}, "hyperparameters", dict)
     return JobRequest(
         model=model,
-        training_file=body.get("training_file") or "",
-        validation_file=body.get("validation_file"),
-        suffix=body.get("suffix"),
-        seed=body.get("seed"),
-        hyperparameters=Hyperparameters.from_json(dict(asked or body.get("hyperparameters") or {})),
-        method=str(kind),
-        metadata=body.get("metadata") or {},
+        training_file=_optional(body, "training_file", str) or "",
+        validation_file=_optional(body, "validation_file", str),
+        suffix=_optional(body, "suffix", str),
+        seed=_optional(body, "seed", int),
+        hyperparameters=Hyperparameters.from_json(asked or _optional(body, "hyperparameters", dict) or {}),
+        method=kind,
+        metadata=_optional(body, "metadata", dict) or {},
     )
 
 
@@ -84,40 +86,17 @@ def create_job(state: State, caller: Caller, request: JobRequest) -> Job:
 
     Raises: InvalidInputError naming the field.
     """
-    _refuse_request(request)
-    seed = secrets.randbelow(SEED[1]) if request.seed is None else request.seed
-    asked = request.hyperparameters.to_json()
-    method: dict[str, Any] = {"type": request.method, request.method: {"hyperparameters": asked}}
-    if request.rank is not None:
-        method["lora"] = {"rank": request.rank}
-    job = Job(
-        id=new_id("ftjob-"),
-        project_id=caller.project_id,
-        model=request.model,
-        training_file=request.training_file,
-        validation_file=request.validation_file,
-        suffix=request.suffix,
-        seed=seed,
-        method=method,
-        hyperparameters=asked,
-        job_metadata=dict(request.metadata),
-        status="queued",
-        error=None,
-        fine_tuned_model=None,
-        trained_tokens=None,
-        created_at=now(),
-        finished_at=None,
-        lease=None,
-        lease_until=None,
-        attempts=0,
-    )
     with state.session() as session:
-        for param in ("training_file", "validation_file"):
-            _refuse_file(session, getattr(request, param), caller, param)
-        session.add(job)
-        session.flush()
-        _add_event(session, job.id, f"Created fine-tuning job: {job.id}")
-    return job
+        return _insert(session, caller, request)
+
+
+def create_claimed_job(state: State, caller: Caller, request: JobRequest, owner: Owner) -> Lease:
+    """Creates a job that its creator runs: it is never seen in the queue, where a trainer could take it.
+
+    Raises: InvalidInputError naming the field.
+    """
+    with state.session() as session:
+        return _take(session, _insert(session, caller, request), owner, LEASE_SECONDS)
 
 
 def get_job(state: State, job_id: str, caller: Caller) -> Job:
@@ -254,6 +233,48 @@ def put_back_all(state: State, owner: Owner) -> list[str]:
         for job in jobs:
             _requeue(session, job, "The training process was interrupted; the job starts again", counts=True)
     return [job.id for job in jobs]
+
+
+def _optional(body: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = body.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise InvalidInputError(f"{name} is {value!r:.60}; expected {KIND_NAMES[kind]}", param=name)
+    return value
+
+
+def _insert(session: Session, caller: Caller, request: JobRequest) -> Job:
+    _refuse_request(request)
+    for param in ("training_file", "validation_file"):
+        _refuse_file(session, getattr(request, param), caller, param)
+    asked = request.hyperparameters.to_json()
+    method: dict[str, Any] = {"type": request.method, request.method: {"hyperparameters": asked}}
+    if request.rank is not None:
+        method["lora"] = {"rank": request.rank}
+    job = Job(
+        id=new_id("ftjob-"),
+        project_id=caller.project_id,
+        model=request.model,
+        training_file=request.training_file,
+        validation_file=request.validation_file,
+        suffix=request.suffix,
+        seed=secrets.randbelow(SEED[1]) if request.seed is None else request.seed,
+        method=method,
+        hyperparameters=asked,
+        job_metadata=dict(request.metadata),
+        status="queued",
+        error=None,
+        fine_tuned_model=None,
+        trained_tokens=None,
+        created_at=now(),
+        finished_at=None,
+        lease=None,
+        lease_until=None,
+        attempts=0,
+    )
+    session.add(job)
+    session.flush()
+    _add_event(session, job.id, f"Created fine-tuning job: {job.id}")
+    return job
 
 
 def _refuse_request(request: JobRequest) -> None:

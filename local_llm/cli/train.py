@@ -58,9 +58,9 @@ def train_adapter(
     stored = FileStore(box.settings, box.state).add(
         file, filename=file.name, purpose=FINE_TUNE, project_id=box.caller.project_id
     )
-    job = jobs.create_job(box.state, box.caller, replace(request, training_file=stored.id))
-    talk(f"{job.id}: training {job.model} on {file.name}; the first step takes a while")
-    result = _train_here(box, job.id)
+    lease = jobs.create_claimed_job(box.state, box.caller, replace(request, training_file=stored.id), "cli")
+    talk(f"{lease.job_id}: training {request.model} on {file.name}; the first step takes a while")
+    result = _train_here(box, lease)
     emit(result, result["fine_tuned_model"], as_json=as_json)
 
 
@@ -89,19 +89,18 @@ def preview(
         draw(tokenizer, rows, count)
 
 
-def _train_here(box: CommandContext, job_id: str) -> dict[str, Any]:
-    """Claims the job as the trainer would, and runs the same code."""
+def _train_here(box: CommandContext, lease: "Lease") -> dict[str, Any]:
+    """Runs the job with the code that the trainer's child runs."""
     from training import jobs
     from training.run import run_job
 
-    lease = jobs.claim(box.state, job_id, "cli")
     try:
         with _renewing(box.state, lease), progress_bar("training") as report:
             name = run_job(box.settings, box.state, lease, report=report)
     except KeyboardInterrupt:
-        jobs.cancel_job(box.state, job_id, box.caller)
+        jobs.cancel_job(box.state, lease.job_id, box.caller)
         raise
-    job = jobs.get_job(box.state, job_id, box.caller)
+    job = jobs.get_job(box.state, lease.job_id, box.caller)
     return {
         "fine_tuned_model": name,
         "job": job.id,

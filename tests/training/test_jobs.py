@@ -196,6 +196,29 @@ def test_both_places_of_hyperparameters_in_the_api_are_read() -> None:
     assert jobs.request_from_api({"method": {"type": "dpo"}}, model="tiny").method == "dpo"
 
 
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"training_file": 1}, "training_file"),
+        ({"training_file": "f", "suffix": ["x"]}, "suffix"),
+        ({"training_file": "f", "seed": "1"}, "seed"),
+        ({"training_file": "f", "method": "supervised"}, "method"),
+        ({"training_file": "f", "hyperparameters": [1]}, "hyperparameters"),
+        ({"training_file": "f", "metadata": "x"}, "metadata"),
+    ],
+)
+def test_a_body_of_wrong_types_names_its_field(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        jobs.request_from_api(body, model="tiny")
+    assert caught.value.param == param
+
+
+def test_a_job_that_its_creator_runs_is_never_in_the_queue(state: State, admin: Caller, file_id: str) -> None:
+    lease = jobs.create_claimed_job(state, admin, JobRequest("tiny", file_id), "cli")
+    assert jobs.claim_next(state) is None
+    assert jobs.load(state, lease).status == "running"
+
+
 def test_a_seed_is_chosen_when_none_is_given(state: State, admin: Caller, file_id: str) -> None:
     assert 0 <= create(state, admin, file_id).seed < 2**31
     assert create(state, admin, file_id, seed=0).seed == 0
