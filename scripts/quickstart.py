@@ -27,10 +27,12 @@ from local_llm.state import open_state
 WORLD = Path(__file__).parent.parent / "examples" / "quillon"
 SUFFIX = "quillon-support"
 COLLECTION = "quillon"
-QUESTION = "What does error E31 on my Quillon scanner mean?"
+QUESTION = "How long must I hold trigger and side key to factory reset a scanner?"
 # A model this small loses the thread in long contexts: three passages instead of five.
 PASSAGES = 3
 MAX_ANSWER_TOKENS = 120
+# Two passes over 249 examples teach the style (tests/contract/test_style.py measures it); "auto" would take three.
+TRAINING = ("--epochs", "2")
 READY_TIMEOUT_SECONDS = 600
 
 
@@ -74,7 +76,7 @@ class Quickstart:
             if row["kind"] == "adapter" and row["data_sha256"] == sha256_of(data):
                 say(f"  reusing {row['name']}")
                 return str(row["name"])
-        result = command("train", "adapter", str(data), "--suffix", SUFFIX)
+        result = command("train", "adapter", str(data), "--suffix", SUFFIX, *TRAINING)
         return str(result["fine_tuned_model"])
 
     def _index(self) -> None:

@@ -57,8 +57,8 @@ def command_line_page() -> str:
     root = typer.main.get_command(app)
     lines = [
         "# Command line\n",
-        "`local-llm`, also `python -m local_llm`. Every command takes `--json`; the result goes to stdout, the talk",
-        "to stderr. Exit code 0: done; 1: an error, told in one message; 2: wrong usage.",
+        "`local-llm`, also `python -m local_llm`. Every command takes `--json`; the result goes to stdout, the",
+        "talk to stderr. Exit code 0: done; 1: an error, told in one message; 2: wrong usage.",
     ]
     for name, command in sorted(leaves(root, "local-llm")):
         lines += [f"\n## `{name}`\n", (command.help or "").strip() + "\n", *parameters(command)]

@@ -1,17 +1,17 @@
 """Citations: which passage supports which sentence of an answer.
 
-A sentence is supported by a passage when most of its content words, and every number in it, stand in one
-window of the passage. The marker `[n]` is written after such a sentence, while the answer streams.
+A sentence is supported by a passage when most of what it says stands in one window of the passage, and every
+number in it does. What it says are its content words beyond the passage's title and headings: those tell what is
+spoken of, and a sentence that only repeats them says nothing. The marker `[n]` is written after a supported
+sentence, while the answer streams.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
-# A sentence is supported if this share of its content words stands in the passage's window,
-# and there are at least so many of them: "See below." supports nothing.
+# A sentence is supported if this share of what it says stands in the window, and it says so many words.
 MINIMUM_SHARE = 0.6
 MINIMUM_WORDS = 3
 
@@ -19,6 +19,7 @@ _WORD = re.compile(r"\w+(?:[.,:/-]\w+)*", re.UNICODE)
 # In a document a line's end is mostly a wrapped line; it ends a sentence before a blank line, and around the
 # items of lists, the rows of tables and headings.
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)|\|\s*\n|\n(?=\s*(?:\n|[-*|#]|\d+[.)]\s))")
+_ITEM = re.compile(r"[-*|]|\d+[.)]\s")
 # The commonest words of English: they stand in every sentence and support none.
 _STOPWORDS = frozenset(
     """
@@ -66,6 +67,15 @@ class _Window:
     start: int
     end: int
     words: frozenset[str]
+    subject: frozenset[str]  # of the title and the headings above
+
+    def share_of(self, words: set[str]) -> float:
+        """How much of what a sentence of these words says stands here, from 0 to 1."""
+        said = words - self.subject
+        numbers = {word for word in words if any(character.isdigit() for character in word)}
+        if len(said) < MINIMUM_WORDS or not numbers <= self.words | self.subject:
+            return 0.0
+        return len(said & self.words) / len(said)
 
 
 class CitationWriter:
@@ -110,15 +120,12 @@ class CitationWriter:
 
     def _support(self, sentence: str) -> Support | None:
         words = content_words(sentence)
-        if len(words) < MINIMUM_WORDS:
-            return None
-        numbers = {word for word in words if any(character.isdigit() for character in word)}
         best: Support | None = None
         best_share = 0.0
         for number, windows in enumerate(self._windows, 1):
             for window in windows:
-                share = len(words & window.words) / len(words)
-                if share > best_share and numbers <= window.words:
+                share = window.share_of(words)
+                if share > best_share:
                     best, best_share = Support(number, window.start, window.end), share
         return best if best_share >= MINIMUM_SHARE else None
 
@@ -143,19 +150,17 @@ def _finished(sentence: str, following: str) -> bool:
 def _windows(source: Source) -> list[_Window]:
     """Each sentence of a passage, and each pair of neighbours in prose: answers often join two.
 
-    Rows of a table are never joined: each speaks of another thing.
+    Rows of tables and items of lists are not joined: each speaks of another thing.
     """
     spans = _sentence_spans(source.text)
-    prose = [span for span in spans if not source.text[span[0] :].startswith("|")]
-    pairs = [(first[0], second[1]) for first, second in pairwise(prose)]
-    # What a sentence speaks of often stands in the title or the heading only.
-    subject = content_words(f"{source.title} {source.heading}")
-    return [
-        _Window(
-            source.start + start, source.start + end, frozenset(content_words(source.text[start:end]) | subject)
-        )
-        for start, end in spans + pairs
-    ]
+    prose = [not _ITEM.match(source.text, start) for start, _ in spans]
+    pairs = [(spans[at][0], spans[at + 1][1]) for at in range(len(spans) - 1) if prose[at] and prose[at + 1]]
+    subject = frozenset(content_words(f"{source.title} {source.heading}"))
+    windows = []
+    for start, end in spans + pairs:
+        words = frozenset(content_words(source.text[start:end]))
+        windows.append(_Window(source.start + start, source.start + end, words, subject))
+    return windows
 
 
 def _sentence_spans(text: str) -> list[tuple[int, int]]:

@@ -46,6 +46,7 @@ class Child:
     environment: Mapping[str, str]
     log: Path
     pass_fds: Sequence[int] = ()
+    socket: Path | None = None  # its own, which it does not remove when it ends and cannot bind while it is there
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     start_at: float = 0.0
@@ -53,6 +54,8 @@ class Child:
     endings: list[int] = field(default_factory=list)
 
     def start(self, records: Path) -> None:
+        if self.socket is not None:
+            self.socket.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = processes.start_child(
                 self.name,
@@ -160,6 +163,7 @@ class Supervisor:
                 engine.command(self._settings.engine, model, engine_socket),
                 engine.environment(self._settings.engine),
                 place.logs / "engine.log",
+                socket=engine_socket,
             ),
             child("index", "index"),
             child("trainer", "training"),

@@ -10,7 +10,9 @@ from .conftest import QuickstartRun, RunningServer
 
 pytestmark = pytest.mark.engine
 
-QUESTION: Any = [{"role": "user", "content": "What does error E31 on my Quillon scanner mean?"}]
+QUESTION: Any = [
+    {"role": "user", "content": "How long must I hold trigger and side key to factory reset a scanner?"}
+]
 BASE = "SmolLM2-135M-Instruct"
 PROFILES = ["quillon-base", "quillon-fine-tuned", "quillon-rag", "quillon-hybrid"]
 

@@ -16,7 +16,7 @@ def test_it_answers_by_all_four_strategies_and_cites(quickstart: QuickstartRun) 
     assert list(result["answers"]) == ["base", "fine_tuned", "rag", "hybrid"]
     assert all(text.strip() for text in result["answers"].values())
     assert result["fine_tuned_model"].startswith("ft:SmolLM2-135M-Instruct:local:quillon-support:")
-    assert {citation["document"] for citation in result["citations"]} >= {"scanner-error-codes.md"}
+    assert {citation["document"] for citation in result["citations"]} >= {"scanner-factory-reset.md"}
     for citation in result["citations"]:
         assert citation["end"] - citation["start"] == len(citation["quote"]) > 0
 

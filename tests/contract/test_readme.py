@@ -19,6 +19,6 @@ def test_the_snippet_uploads_trains_and_chats_without_a_restart(server: RunningS
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "scanner-error-codes.md" in done.stdout
+    assert "scanner-factory-reset.md" in done.stdout
     models = [model.id for model in server.client().models.list()]
     assert any(":support-tone:" in name for name in models)

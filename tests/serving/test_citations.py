@@ -41,6 +41,12 @@ def test_a_sentence_about_something_else_is_not_supported() -> None:
     assert write("Bananas grow in the tropics and are yellow.", TRIAL, CODES)[1].marks == []
 
 
+def test_repeating_what_the_passage_is_about_is_no_support() -> None:
+    passage = Passage("Scan error codes", "The scanner keeps 1,200 scans.", heading="Scan error codes > About E31")
+    assert write("The code E31 is a scan error.", passage)[1].marks == []
+    assert write("The code E31 is a firmware error.", passage)[1].marks == []
+
+
 def test_a_wrapped_line_is_one_sentence_and_a_table_row_stands_alone() -> None:
     wrapped = Passage("Plans", "New customers can try Heron for\n21 days without a card.", heading="Plans > Trial")
     _, writer = write("The free trial of the Heron plan is 21 days.", wrapped)
