@@ -62,7 +62,7 @@ class EngineSettings(Section):
     max_cpu_loras: int = Field(32, gt=0, description="Adapters kept in memory, ready for use.")
     max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
         16,
-        description="Largest adapter rank that can be served. vLLM pads every adapter to it: a high one costs speed.",
+        description="Largest adapter rank served. vLLM pads every adapter to it: a high one costs speed.",
     )
     start_timeout_seconds: float = Field(900, gt=0, description="Longest time a start may take.")
     arguments: list[str] = Field(default_factory=list, description="More command-line arguments for vLLM.")

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from index.client import AsyncIndexClient
-from local_llm.files import FileStore
 from starlette.requests import Request
 
+from index.client import AsyncIndexClient
 from local_llm.adapters import AdapterRegistry
 from local_llm.errors import AuthenticationError
+from local_llm.files import FileStore
 from local_llm.keys import KeyStore
 from local_llm.models import Manifest, ModelStore
 from local_llm.permissions import Caller, local_admin

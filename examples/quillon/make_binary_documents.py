@@ -41,8 +41,7 @@ def parse(text):
             blocks.append(("table", list(rows)))
             rows.clear()
 
-    for line in text.splitlines():
-        line = line.strip()
+    for line in map(str.strip, text.splitlines()):
         if line.startswith("|"):
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             if not all(cell.strip("-") == "" for cell in cells):
@@ -89,7 +88,7 @@ def write_docx(blocks, path):
         elif kind == "table":
             table = document.add_table(rows=0, cols=len(content[0]), style="Table Grid")
             for row in content:
-                for cell, value in zip(table.add_row().cells, row):
+                for cell, value in zip(table.add_row().cells, row, strict=True):
                     cell.text = value
         elif kind == "page":
             document.add_page_break()
