@@ -31,7 +31,7 @@ QUESTION = "How long must I hold trigger and side key to factory reset a scanner
 # A model this small loses the thread in long contexts: three passages instead of five.
 PASSAGES = 3
 MAX_ANSWER_TOKENS = 120
-# Two passes over 249 examples teach the style (tests/contract/test_style.py measures it); "auto" would take three.
+# Two passes over 297 examples teach the style (tests/contract/test_style.py measures it); "auto" would take three.
 TRAINING = ("--epochs", "2")
 READY_TIMEOUT_SECONDS = 600
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ class QuickstartRun:
     stdout: str
     stderr: str
     isolated: bool  # whether it ran where there is no network at all
+    left_running: list[str]
 
 
 @dataclass
@@ -57,7 +59,13 @@ def run_quickstart(home: Path) -> QuickstartRun:
     line = [*(LOOPBACK_ONLY if isolated else []), str(REPOSITORY / "scripts" / "quickstart")]
     done = subprocess.run(line, env=environment(home), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-6000:]
-    return QuickstartRun(home, json.loads(done.stdout.splitlines()[-1]), done.stdout, done.stderr, isolated)
+    result = json.loads(done.stdout.splitlines()[-1])
+    return QuickstartRun(home, result, done.stdout, done.stderr, isolated, processes_of(home))
+
+
+def copy_home(home: Path, target: Path) -> Path:
+    """A home of its own for a test; locks and sockets are not copied, they mean nothing elsewhere."""
+    return shutil.copytree(home, target, symlinks=True, ignore=shutil.ignore_patterns("run"))
 
 
 @pytest.fixture(scope="session")

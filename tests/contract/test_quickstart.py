@@ -1,11 +1,10 @@
 """The quickstart as a newcomer meets it."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from .conftest import QuickstartRun, processes_of, run_quickstart
+from .conftest import QuickstartRun, copy_home, run_quickstart
 
 pytestmark = pytest.mark.engine
 
@@ -33,15 +32,13 @@ def test_it_runs_where_there_is_no_network(quickstart: QuickstartRun) -> None:
 
 
 def test_it_leaves_nothing_running(quickstart: QuickstartRun) -> None:
-    assert processes_of(quickstart.home) == []
+    assert quickstart.left_running == []
 
 
 def test_a_second_run_reuses_what_is_there(
     quickstart: QuickstartRun, tmp_path: Path, figures: dict[str, object]
 ) -> None:
-    home = tmp_path / "home"
-    shutil.copytree(quickstart.home, home, symlinks=True)
-    second = run_quickstart(home)
+    second = run_quickstart(copy_home(quickstart.home, tmp_path / "home"))
     assert second.result["fine_tuned_model"] == quickstart.result["fine_tuned_model"]
     assert "reusing ft:" in second.stderr
     assert second.result["answers"] == quickstart.result["answers"]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .conftest import QuickstartRun, RunningServer, processes_of, start_server
+from .conftest import QuickstartRun, RunningServer, copy_home, processes_of, start_server
 
 pytestmark = pytest.mark.engine
 
@@ -55,8 +54,7 @@ def test_a_killed_index_server_comes_back_and_meanwhile_plain_chats_go_on(server
 def test_after_a_kill_of_everything_that_matters_the_next_start_heals_and_serves(
     quickstart: QuickstartRun, tmp_path: Path
 ) -> None:
-    home = tmp_path / "home"
-    shutil.copytree(quickstart.home, home, symlinks=True)
+    home = copy_home(quickstart.home, tmp_path / "home")
     first = start_server(home, tmp_path / "log")
     engine = pid_of(home, "engine")
     for pid in (first.process.pid, engine):  # the parent, and the API server whose inner process may outlive it

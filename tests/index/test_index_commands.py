@@ -16,6 +16,7 @@ def box(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_LLM_HOME", str(home))
 
 
+@pytest.mark.slow
 def test_documents_in_passages_out(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     def result(*arguments: str) -> object:
         assert run(["index", *arguments, "--json"]) == 0

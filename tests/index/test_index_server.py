@@ -169,6 +169,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_acknowledged_documents_survive_a_killed_server(
     home: Path, settings: Settings, state: State, admin: Caller, collection: str, write: Write
 ) -> None:

@@ -11,6 +11,7 @@ from training.gguf import write_as_safetensors
 from training.labels import load_tokenizer
 
 
+@pytest.mark.slow
 def test_the_embedded_model_answers_after_conversion_and_names_no_path(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,7 @@ def child_of(settings: Settings, job: Job) -> ProcessRecord:
     return ProcessRecord(**read_json(settings.place.run / RECORDS / f"{job.id}.process.json"))
 
 
+@pytest.mark.slow
 def test_a_killed_trainer_is_succeeded_by_one_that_completes_its_job_and_obeys(
     settings: Settings,
     state: State,
