@@ -31,6 +31,9 @@ HOSTED_SMALL_MODELS = (
     "gpt-3.5-turbo",
 )
 
+# How the base model's weights are held while an adapter is trained on them.
+Quantization = Literal["none", "4bit"]
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -84,6 +87,10 @@ class TrainingSettings(Section):
 
     rank: int = Field(16, gt=0, description="LoRA rank.")
     alpha: int = Field(32, gt=0, description="LoRA alpha; the update is scaled by alpha / rank.")
+    quantization: Quantization = Field(
+        "none",
+        description="`4bit` (QLoRA) trains in less memory, slower, on weights that are served unquantized.",
+    )
     learning_rate: float = Field(
         2e-4, gt=0, description="Base learning rate, which `learning_rate_multiplier` multiplies."
     )

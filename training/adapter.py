@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from local_llm.errors import InvalidInputError, LocalLLMError
+from local_llm.settings import Quantization
 from training.hyperparameters import Resolved
 from training.labels import Row
 from training.quiet import quiet_libraries
@@ -37,10 +38,20 @@ class Recipe:
     epochs: int
     batch_size: int
     seed: int
+    quantization: Quantization = "none"
     micro_batch_tokens: int = MICRO_BATCH_TOKENS  # speed and memory only, not the result
 
     @classmethod
-    def build(cls, resolved: Resolved, *, rank: int, alpha: int, learning_rate: float, seed: int) -> "Recipe":
+    def build(
+        cls,
+        resolved: Resolved,
+        *,
+        rank: int,
+        alpha: int,
+        learning_rate: float,
+        seed: int,
+        quantization: Quantization = "none",
+    ) -> "Recipe":
         return cls(
             rank=rank,
             alpha=alpha,
@@ -48,6 +59,7 @@ class Recipe:
             epochs=resolved.n_epochs,
             batch_size=resolved.batch_size,
             seed=seed,
+            quantization=quantization,
         )
 
     def micro_batch_size(self, longest_tokens: int) -> int:
@@ -141,7 +153,9 @@ def _trainer(
     from trl import SFTTrainer
 
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype=dtype, local_files_only=True, quantization_config=_quantization(recipe, dtype)
+    )
     lora = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
     )
@@ -156,6 +170,23 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to the result
     return trainer, collator
+
+
+def _quantization(recipe: Recipe, dtype: Any) -> Any:
+    """QLoRA's settings: 4-bit normal floats, quantised once more, computed with in `dtype`.
+
+    Source: Dettmers et al. 2023, "QLoRA: Efficient Finetuning of Quantized LLMs".
+    """
+    if recipe.quantization == "none":
+        return None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def _arguments(rows: Sequence[Row], recipe: Recipe, output: Path, precision: str) -> Any:

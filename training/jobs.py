@@ -18,6 +18,7 @@ from local_llm.errors import ConflictError, InvalidInputError, LocalLLMError, No
 from local_llm.files import FINE_TUNE
 from local_llm.identifiers import is_suffix, new_id, now
 from local_llm.permissions import Caller
+from local_llm.settings import Quantization
 from local_llm.state import File, Job, JobEvent, State
 from training.hyperparameters import SEED, Hyperparameters, refuse_seed
 
@@ -58,7 +59,9 @@ class JobRequest:
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
     method: str = "supervised"
     metadata: Mapping[str, str] = field(default_factory=dict)
-    rank: int | None = None  # ours; None: training.rank
+    # Ours, beyond the hosted API's: None takes training.rank and training.quantization.
+    rank: int | None = None
+    quantization: Quantization | None = None
 
 
 def request_from_api(body: Mapping[str, Any], *, model: str) -> JobRequest:
@@ -248,8 +251,8 @@ def _insert(session: Session, caller: Caller, request: JobRequest) -> Job:
         _refuse_file(session, getattr(request, param), caller, param)
     asked = request.hyperparameters.to_json()
     method: dict[str, Any] = {"type": request.method, request.method: {"hyperparameters": asked}}
-    if request.rank is not None:
-        method["lora"] = {"rank": request.rank}
+    ours = {"rank": request.rank, "quantization": request.quantization}
+    method["lora"] = {name: value for name, value in ours.items() if value is not None}
     job = Job(
         id=new_id("ftjob-"),
         project_id=caller.project_id,

@@ -28,7 +28,7 @@ from training.labels import Row, build_rows, load_tokenizer
 
 Report = Callable[[int, int, str], None]  # done and total steps, and a note for people
 
-LIBRARIES = ("torch", "transformers", "trl", "peft")
+LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 # Events are rows on disk: one a second tells enough of a run of thousands of steps.
 SECONDS_BETWEEN_EVENTS = 1.0
 
@@ -51,7 +51,8 @@ def prepare(settings: Settings, job: Job, training_file: Path, shown_as: str) ->
     Raises: TrainingDataError with all problems at once; InvalidInputError, NotFoundError, IntegrityError.
     """
     training = settings.training
-    rank = job.method.get("lora", {}).get("rank", training.rank)
+    ours = job.method.get("lora", {})
+    rank = ours.get("rank", training.rank)
     if rank > settings.engine.max_lora_rank:
         raise InvalidInputError(
             f"rank is {rank}; the engine serves up to {settings.engine.max_lora_rank}",
@@ -64,7 +65,12 @@ def prepare(settings: Settings, job: Job, training_file: Path, shown_as: str) ->
     rows = build_rows(tokenizer, data.examples, max_tokens=training.max_tokens, shown_as=shown_as)
     resolved = Hyperparameters.from_json(job.hyperparameters).resolve(len(rows), hidden_size(base.path))
     recipe = Recipe.build(
-        resolved, rank=rank, alpha=training.alpha, learning_rate=training.learning_rate, seed=job.seed
+        resolved,
+        rank=rank,
+        alpha=training.alpha,
+        learning_rate=training.learning_rate,
+        seed=job.seed,
+        quantization=ours.get("quantization", training.quantization),
     )
     return Prepared(base, data, rows, tokenizer, resolved, recipe)
 

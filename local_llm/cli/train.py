@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from local_llm.cli.context import CommandContext
+from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.output import emit, emit_json, progress_bar, talk
 from local_llm.errors import InvalidInputError
+from local_llm.settings import Quantization
 
 if TYPE_CHECKING:
     from local_llm.state import State
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Fine-tune models on your own examples.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TrainingFile = Annotated[Path, typer.Argument(help="Examples: a JSONL file in the chat format of OpenAI.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="Base model; default: the engine's.")]
 
@@ -38,6 +38,9 @@ def train_adapter(
     ] = "auto",
     seed: Annotated[int | None, typer.Option(help="For a run that can be repeated; default: random.")] = None,
     rank: Annotated[int | None, typer.Option(help="LoRA rank; default: training.rank.")] = None,
+    quantization: Annotated[
+        Quantization | None, typer.Option(help="4bit: QLoRA, in less memory; default: training.quantization.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Trains an adapter on FILE in this process and prints its name."""
@@ -52,6 +55,7 @@ def train_adapter(
         suffix=suffix,
         seed=seed,
         rank=rank,
+        quantization=quantization,
         hyperparameters=_hyperparameters(epochs, batch_size, learning_rate_multiplier),
     )
     read_training_file(file)  # a file with mistakes is neither stored nor made a job of

@@ -43,6 +43,19 @@ def train(
     return run
 
 
+def test_on_4_bit_weights_the_loss_falls_and_the_adapter_is_an_ordinary_one(
+    train: Callable[..., tuple[Outcome, Path]],
+) -> None:
+    outcome, folder = train(replace(RECIPE, quantization="4bit"))
+    assert outcome.final_loss < outcome.first_loss - 0.5
+    assert "quant" not in (folder / CONFIG).read_text().replace('"qalora', "")
+    refuse_unservable(folder, max_rank=8)
+    _, plain = train(RECIPE)
+    assert {name: tensor.shape for name, tensor in weights(folder).items()} == {
+        name: tensor.shape for name, tensor in weights(plain).items()
+    }
+
+
 def weights(folder: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
