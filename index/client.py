@@ -134,8 +134,9 @@ class IndexClient:
 class AsyncIndexClient:
     """What the gateway asks of the index server. To be used, and closed, in one event loop."""
 
-    def __init__(self, socket_path: Path):
+    def __init__(self, socket_path: Path, timeout_seconds: float | None = None):
         self._socket = socket_path
+        self._timeout_seconds = timeout_seconds
         self._http: aiohttp.ClientSession | None = None  # made in the loop that uses it
 
     async def close(self) -> None:
@@ -182,7 +183,7 @@ class AsyncIndexClient:
 
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+            timeout = aiohttp.ClientTimeout(total=self._timeout_seconds, sock_connect=CONNECT_SECONDS)
             connector = aiohttp.UnixConnector(path=str(self._socket))
             self._http = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self._http

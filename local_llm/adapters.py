@@ -44,11 +44,12 @@ class AdapterRegistry:
         Raises: InvalidInputError if the engine could not serve it.
         """
         config = refuse_unservable(source, self._settings.engine.max_lora_rank)
+        name = self._new_name(base.name, suffix)
         identifier = new_id("adapter-")
         target = self.path(identifier)
         with staged_directory(target) as staging:
-            for name in (CONFIG, WEIGHTS):
-                shutil.copyfile(source / name, staging / name)
+            for file in (CONFIG, WEIGHTS):
+                shutil.copyfile(source / file, staging / file)
             manifest = {
                 "base_model": base.name,
                 "base_sha256": base.manifest.sha256,
@@ -60,7 +61,7 @@ class AdapterRegistry:
         row = Adapter(
             id=identifier,
             project_id=project_id,
-            name=self._new_name(base.name, suffix),
+            name=name,
             base_model=base.name,
             base_sha256=base.manifest.sha256,
             rank=config["r"],
@@ -74,13 +75,13 @@ class AdapterRegistry:
         return row
 
     def list(self, caller: Caller) -> list[Adapter]:
-        with self._state.session() as session:
+        with self._state.reading() as session:
             query = select(Adapter).where(Adapter.project_id == caller.project_id).order_by(Adapter.created_at)
             return [row for row in session.scalars(query) if caller.may_see(row.allow)]
 
     def get(self, name: str, caller: Caller) -> Adapter:
         """Raises: ModelNotFoundError, also for an adapter that the caller may not see."""
-        with self._state.session() as session:
+        with self._state.reading() as session:
             row = session.scalars(select(Adapter).where(Adapter.name == name)).first()
         if row is None or row.project_id != caller.project_id or not caller.may_see(row.allow):
             raise ModelNotFoundError(
@@ -130,7 +131,10 @@ def refuse_unservable(folder: Path, max_rank: int) -> dict[str, Any]:
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).exists()]
     if missing:
         raise InvalidInputError(f"{folder} is not a PEFT adapter: {' and '.join(missing)} not found")
-    config: dict[str, Any] = read_json(folder / CONFIG)
+    try:
+        config: dict[str, Any] = read_json(folder / CONFIG)
+    except ValueError as error:
+        raise InvalidInputError(f"{folder / CONFIG} is no adapter's configuration: {error}") from None
     reasons = []
     if config.get("peft_type") != "LORA":
         reasons.append(f"its type is {config.get('peft_type')}; expected LORA")

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.fileio import CHUNK_BYTES, fsync_path
@@ -121,7 +121,7 @@ class FileStore:
 
     def get(self, identifier: str, caller: Caller) -> File:
         """Raises: NotFoundError, also for a file of another project."""
-        with self._state.session() as session:
+        with self._state.reading() as session:
             row = session.get(File, identifier)
         if row is None or row.project_id != caller.project_id:
             raise NotFoundError(f"No such File object: {identifier}", param="id")
@@ -137,7 +137,7 @@ class FileStore:
         order: Literal["asc", "desc"] = "desc",
     ) -> list[File]:
         """Files of the caller's project by time of upload; `after` is the id of the last one already seen."""
-        with self._state.session() as session:
+        with self._state.reading() as session:
             rows = list(session.scalars(select(File).where(File.project_id == caller.project_id)))
         rows = [row for row in rows if purpose is None or row.purpose == purpose]
         rows.sort(key=lambda row: (row.created_at, row.id), reverse=order == "desc")
@@ -152,7 +152,7 @@ class FileStore:
         """Raises: NotFoundError."""
         row = self.get(identifier, caller)
         with self._state.session() as session:
-            session.delete(session.get_one(File, row.id))
+            session.execute(delete(File).where(File.id == row.id))
         self.path(row.id).unlink(missing_ok=True)
 
     def path(self, identifier: str) -> Path:

@@ -53,6 +53,7 @@ class Home:
 
     def ensure(self) -> "Home":
         """Makes the folders, readable by their owner only."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         for folder in (self.models, self.adapters, self.collections, self.files, self.jobs, self.logs, self.run):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self

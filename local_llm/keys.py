@@ -39,7 +39,8 @@ class KeyStore:
         principals: Sequence[str] = (),
         secret: str | None = None,
     ) -> NewKey:
-        secret = secret or PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+        if secret is None:
+            secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         if len(secret) < MINIMUM_SECRET_LENGTH:
             raise InvalidInputError(
                 f"the key is {len(secret)} characters long; expected {MINIMUM_SECRET_LENGTH} or more",
@@ -52,7 +53,7 @@ class KeyStore:
             role=role,
             principals=sorted(set(principals)),
             secret_sha256=_hash(secret),
-            redacted=f"{secret[:9]}…{secret[-4:]}",
+            redacted=f"{PREFIX if secret.startswith(PREFIX) else ''}…{secret[-4:]}",
             created_at=now(),
             expires_at=None,
             revoked_at=None,
@@ -67,12 +68,12 @@ class KeyStore:
             return None
         try:
             secret = file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise InvalidInputError(f"the first key cannot be read from {file}: {error.strerror}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInputError(f"the first key cannot be read from {file}: {error}") from None
         return self.create(project_id, "first key", role="admin", secret=secret)
 
     def list(self, project_id: str) -> list[Key]:
-        with self._state.session() as session:
+        with self._state.reading() as session:
             return list(session.scalars(select(Key).where(Key.project_id == project_id).order_by(Key.created_at)))
 
     def revoke(self, project_id: str, key_id: str) -> None:
@@ -84,7 +85,7 @@ class KeyStore:
 
     def any_created(self) -> bool:
         """Whether a key was ever created, revoked ones included: such a box never opens again without one."""
-        with self._state.session() as session:
+        with self._state.reading() as session:
             return session.scalar(select(func.count()).select_from(Key)) != 0
 
     def authenticate(self, secret: str) -> Caller:
@@ -92,7 +93,7 @@ class KeyStore:
 
         Raises: AuthenticationError if it is unknown, revoked or expired: all told alike.
         """
-        with self._state.session() as session:
+        with self._state.reading() as session:
             key = session.scalars(select(Key).where(Key.secret_sha256 == _hash(secret))).first()
         if key is None or key.revoked_at is not None or (key.expires_at or now() + 1) <= now():
             raise AuthenticationError(

@@ -29,7 +29,7 @@ def record(state: State, project_id: str, kind: LedgerKind, facts: dict[str, Any
 
 
 def latest(state: State, project_id: str, kind: LedgerKind) -> LedgerEntry | None:
-    with state.session() as session:
+    with state.reading() as session:
         query = (
             select(LedgerEntry)
             .where(LedgerEntry.project_id == project_id, LedgerEntry.kind == kind)

@@ -63,7 +63,8 @@ class ModelStore:
         self.root = root
 
     def list(self) -> list[Model]:
-        return [self._open(path.parent) for path in sorted(self.root.glob(f"*/{MANIFEST}"))]
+        found = sorted(self.root.glob(f"*/{MANIFEST}"))
+        return [self._open(path.parent) for path in found if not path.parent.name.startswith(".")]
 
     def find(self, name: str) -> Model | None:
         path = self.root / name
@@ -147,7 +148,10 @@ def read_manifest(path: Path) -> Manifest:
         files = {name: FileRecord(**record) for name, record in values.pop("files").items()}
         return Manifest(files=files, **values)
     except (OSError, json.JSONDecodeError, TypeError, KeyError) as error:
-        raise IntegrityError(f"the manifest of {path} cannot be read: {error}") from None
+        raise IntegrityError(
+            f"the manifest of {path} cannot be read: {error}",
+            hint=f"delete {path} and import the model again with: local-llm models import",
+        ) from None
 
 
 def record_files(folder: Path) -> dict[str, FileRecord]:
@@ -208,7 +212,10 @@ def kind_of_folder(folder: Path) -> Kind:
             f"{folder} holds no model: neither config.json nor adapter_config.json is there",
             hint="give the folder that holds them",
         )
-    architectures = read_json(folder / "config.json").get("architectures") or []
+    try:
+        architectures = read_json(folder / "config.json").get("architectures") or []
+    except (ValueError, AttributeError) as error:
+        raise InvalidInputError(f"{folder / 'config.json'} is no model's configuration: {error}") from None
     causal = any(name.endswith(("ForCausalLM", "ForConditionalGeneration")) for name in architectures)
     return "base" if causal else "encoder"
 

@@ -67,8 +67,12 @@ def start_child(
         preexec_fn=before_exec,  # noqa: PLW1509 (it calls nothing but the kernel)
     )
     record = ProcessRecord(name, child.pid, start_time(child.pid) or 0)
-    records.mkdir(parents=True, exist_ok=True)
-    write_json(records / f"{name}.process.json", asdict(record))
+    try:
+        records.mkdir(parents=True, exist_ok=True)
+        write_json(records / f"{name}.process.json", asdict(record))
+    except OSError:
+        stop_child(child, grace_seconds=0)  # unrecorded, it might outlive us
+        raise
     return child
 
 

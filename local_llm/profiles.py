@@ -71,12 +71,12 @@ class ProfileStore:
         return Profile(profile.name, profile.strategy, profile.model, collection_id, profile.prompt, profile.k)
 
     def list(self, caller: Caller) -> list[Profile]:
-        with self._state.session() as session:
+        with self._state.reading() as session:
             query = select(ProfileRow).where(ProfileRow.project_id == caller.project_id).order_by(ProfileRow.name)
             return [_from_row(row) for row in session.scalars(query)]
 
     def find(self, caller: Caller, name: str) -> Profile | None:
-        with self._state.session() as session:
+        with self._state.reading() as session:
             query = select(ProfileRow).where(ProfileRow.project_id == caller.project_id, ProfileRow.name == name)
             row = session.scalars(query).first()
         return _from_row(row) if row else None
@@ -90,7 +90,7 @@ class ProfileStore:
     def _collection_id(self, caller: Caller, profile: Profile) -> str | None:
         if profile.collection is None:
             return None
-        with self._state.session() as session:
+        with self._state.reading() as session:
             query = select(Collection.id).where(
                 Collection.project_id == caller.project_id,
                 (Collection.id == profile.collection) | (Collection.name == profile.collection),
@@ -105,7 +105,7 @@ class ProfileStore:
     def _require_model(self, caller: Caller, profile: Profile) -> None:
         if profile.model == BASE:
             return
-        with self._state.session() as session:
+        with self._state.reading() as session:
             row = session.scalars(select(Adapter).where(Adapter.name == profile.model)).first()
         if row is None or row.project_id != caller.project_id or not caller.may_see(row.allow):
             raise NotFoundError(
@@ -115,8 +115,8 @@ class ProfileStore:
 
 def _refuse_contradictions(profile: Profile) -> None:
     problems = []
-    if not is_name(profile.name) or profile.name.startswith("ft"):
-        problems.append(f"name {profile.name!r}: expected letters, digits, '.', '_', '-', not starting with 'ft'")
+    if not is_name(profile.name) or profile.name == BASE:
+        problems.append(f"name {profile.name!r}: expected letters, digits, '.', '_', '-', and not {BASE!r}")
     if profile.strategy not in STRATEGIES:
         problems.append(f"strategy {profile.strategy!r}: expected one of {', '.join(STRATEGIES)}")
     if profile.retrieves and profile.collection is None:

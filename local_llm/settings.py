@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from local_llm.errors import SettingsError
@@ -123,6 +123,12 @@ class Settings(Section):
     training: TrainingSettings = TrainingSettings()  # type: ignore[call-arg]
     cost: CostSettings = CostSettings()  # type: ignore[call-arg]
 
+    @field_validator("home")
+    @classmethod
+    def _whole_path(cls, home: Path) -> Path:
+        """The same folder from wherever a process is started."""
+        return home.expanduser().absolute()
+
     @property
     def place(self) -> Home:
         return Home(self.home)
@@ -141,7 +147,7 @@ def load_settings(
     Raises: SettingsError listing everything that is wrong, with where it came from.
     """
     variables = os.environ if environment is None else environment
-    home = Path(variables.get("LOCAL_LLM_HOME") or Path.home() / ".local-llm").expanduser().absolute()
+    home = Path(variables.get("LOCAL_LLM_HOME") or Path.home() / ".local-llm").expanduser()
     named = file or (Path(variables["LOCAL_LLM_SETTINGS"]) if variables.get("LOCAL_LLM_SETTINGS") else None)
     values = _read_file(named or Home(home).settings_file, must_exist=named is not None)
     for path, text in _from_environment(variables):

@@ -186,8 +186,9 @@ class State:
         self._engine = create_engine(url, json_serializer=_dump_json)
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _make_durable)
-            event.listen(self._engine, "begin", _begin_immediate)
+            event.listen(self._engine, "begin", _begin)
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+        self._readers = sessionmaker(self._engine.execution_options(reading=True), expire_on_commit=False)
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -195,9 +196,15 @@ class State:
         with self._sessions.begin() as session:
             yield session
 
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One transaction that only reads: it waits for no writer and holds none up."""
+        with self._readers() as session:
+            yield session
+
     def local_project_id(self) -> str:
         """The project of a box on which nobody has made another."""
-        with self.session() as session:
+        with self.reading() as session:
             return session.scalars(select(Project.id).where(Project.name == LOCAL_PROJECT)).one()
 
     def close(self) -> None:
@@ -236,13 +243,14 @@ def _dump_json(value: Any) -> str:
 
 
 def _make_durable(connection: Any, _record: Any) -> None:
-    # The driver's own transaction handling is off: _begin_immediate starts them.
+    # The driver's own transaction handling is off: _begin starts them.
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_immediate(connection: Any) -> None:
+def _begin(connection: Any) -> None:
     # A transaction that reads first and writes later fails at once when another wrote in between,
-    # whatever the busy timeout (SQLite docs, "Transactions"): so each takes the write lock at its start.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    # whatever the busy timeout (SQLite docs, "Transactions"): so each that may write takes the lock at its start.
+    reading = connection.get_execution_options().get("reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -5,6 +5,7 @@ The last line on stdout is one JSON object with the answers, the citations and t
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,9 +18,10 @@ from typing import Any
 from local_llm import ledger, offline, processes
 from local_llm.cli.serving import server_url
 from local_llm.cost import AnswersMeasured, cost_one_at_a_time
-from local_llm.errors import LocalLLMError, UnavailableError
+from local_llm.errors import InvalidInputError, LocalLLMError, UnavailableError
 from local_llm.fileio import sha256_of
 from local_llm.hardware import this_hardware
+from local_llm.keys import KeyStore
 from local_llm.profiles import STRATEGIES, Strategy
 from local_llm.settings import Settings, load_settings
 from local_llm.state import open_state
@@ -51,7 +53,9 @@ class Quickstart:
     timings_seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> dict[str, Any]:
+        """Raises: LocalLLMError."""
         started = time.perf_counter()
+        self._require_key()
         with self._timed("models"):
             command("models", "import", "embedded")
         with self._timed("training"):
@@ -69,11 +73,20 @@ class Quickstart:
             "timings_seconds": self.timings_seconds,
         }
 
+    def _require_key(self) -> None:
+        """On a box with keys the questions at the end need one: better told before the training."""
+        state = open_state(self.settings.place)
+        needed = KeyStore(state).any_created()
+        state.close()
+        if needed and not os.environ.get("OPENAI_API_KEY"):
+            raise InvalidInputError("this box has keys", hint="set OPENAI_API_KEY to one of them")
+
     def _adapter(self) -> str:
         """The adapter trained on this very file, or a new one."""
         data = WORLD / "training.jsonl"
         for row in command("models", "list"):
-            if row["kind"] == "adapter" and row["data_sha256"] == sha256_of(data):
+            of_this_base = row.get("base") == self.settings.engine.model
+            if row["kind"] == "adapter" and of_this_base and row["data_sha256"] == sha256_of(data):
                 say(f"  reusing {row['name']}")
                 return str(row["name"])
         result = command("train", "adapter", str(data), "--suffix", SUFFIX, *TRAINING)
@@ -122,7 +135,7 @@ class Quickstart:
                     "the server did not start", hint=f"see above, and {self.settings.place.logs / 'engine.log'}"
                 )
             try:
-                if httpx.get(f"{server_url(self.settings)}/ready", timeout=5).status_code == 200:
+                if httpx.get(f"{server_url(self.settings)}/ready", timeout=5, trust_env=False).status_code == 200:
                     return
             except httpx.HTTPError:
                 pass
@@ -132,7 +145,11 @@ class Quickstart:
     def _ask(self, strategy: Strategy) -> Answer:
         import openai
 
-        client = openai.OpenAI(base_url=f"{server_url(self.settings)}/v1", api_key="none")
+        client = openai.OpenAI(
+            base_url=f"{server_url(self.settings)}/v1",
+            api_key=os.environ.get("OPENAI_API_KEY") or "none",
+            http_client=openai.DefaultHttpxClient(trust_env=False),
+        )
         started = time.perf_counter()
         reply = client.chat.completions.create(
             model=profile_name(strategy),

@@ -1,5 +1,6 @@
 """From a chat request to an open answer: resolve the model, retrieve, assemble the prompt, ask the engine."""
 
+import asyncio
 import hashlib
 import time
 from contextlib import AsyncExitStack
@@ -37,7 +38,8 @@ class Prepared:
     def writes_markers(self) -> bool:
         """Markers go into prose only: not into JSON, nor beside log-probabilities of the very tokens."""
         response_format = (self.body.get("response_format") or {}).get("type", "text")
-        return response_format == "text" and not self.body.get("logprobs")
+        structured = response_format != "text" or self.body.get("structured_outputs")
+        return not structured and not self.body.get("logprobs")
 
 
 async def prepare_chat(services: Services, caller: Caller, body: Body) -> Prepared:
@@ -93,7 +95,9 @@ async def open_answer(
 
 async def _load(services: Services, adapter: Adapter) -> None:
     if not services.engine.knows_adapter(adapter.name):
-        await services.engine.load_adapter(adapter.name, services.adapters.verify(adapter))
+        # Hashing it takes a while, and other answers stream meanwhile.
+        path = await asyncio.to_thread(services.adapters.verify, adapter)
+        await services.engine.load_adapter(adapter.name, path)
 
 
 def cache_salt(caller: Caller) -> str:
@@ -102,6 +106,8 @@ def cache_salt(caller: Caller) -> str:
 
 
 def _model_name(body: Body) -> str:
+    if not isinstance(body.get("stream"), bool | None):
+        raise InvalidInputError(f"stream: expected true or false, not {body['stream']!r}", param="stream")
     name = body.get("model")
     if not isinstance(name, str) or not name:
         raise InvalidInputError("you must provide a model parameter", param="model")
@@ -113,7 +119,7 @@ def _messages(body: Body) -> list[dict[str, Any]]:
     if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
         raise InvalidInputError("messages: expected a list of one or more objects", param="messages")
     for position, message in enumerate(messages):
-        _refuse_remote_images(message.get("content"), f"messages[{position}].content")
+        _refuse_parts(message.get("content"), f"messages[{position}].content")
     return messages
 
 
@@ -127,13 +133,15 @@ def _last_user(messages: list[dict[str, Any]]) -> int:
     return position
 
 
-def _refuse_remote_images(content: Any, param: str) -> None:
-    """Only data URLs: an address would let a client have the engine look into the inner network."""
+def _refuse_parts(content: Any, param: str) -> None:
+    """Text and data URLs only: an address would let a client have the engine look into the inner network."""
     if content is not None and not isinstance(content, str | list):
         raise InvalidInputError(f"{param}: expected a string or a list of parts", param=param)
     for part in content if isinstance(content, list) else []:
         if not isinstance(part, dict):
             raise InvalidInputError(f"{param}: expected a list of objects", param=param)
+        if part.get("type") == "text" and not isinstance(part.get("text"), str):
+            raise InvalidInputError(f"{param}: a text part needs `text`, a string", param=param)
         image = part.get("image_url")
         address = image.get("url") if isinstance(image, dict) else image
         if address is not None and not str(address).startswith("data:"):

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from starlette.requests import Request
+from starlette.types import Message
 
 from local_llm.errors import InvalidInputError
 
@@ -15,6 +16,21 @@ class BodyTooLargeError(InvalidInputError):
     code = "body_too_large"
 
 
+def limited(request: Request, max_bytes: int) -> Request:
+    """The same request, whose body ends in an error beyond `max_bytes`."""
+    size = 0
+
+    async def receive() -> Message:
+        nonlocal size
+        message = await request.receive()
+        size += len(message.get("body", b""))
+        if size > max_bytes:
+            raise BodyTooLargeError(f"the body holds more than {max_bytes} bytes")
+        return message
+
+    return Request(request.scope, receive)
+
+
 async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
     """The request's body as a JSON object.
 
@@ -23,13 +39,7 @@ async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise BodyTooLargeError(f"the body holds {declared} bytes; at most {max_bytes} are accepted")
-    blocks, size = [], 0
-    async for block in request.stream():
-        size += len(block)
-        if size > max_bytes:
-            raise BodyTooLargeError(f"the body holds more than {max_bytes} bytes")
-        blocks.append(block)
-    return parse_json_object(b"".join(blocks))
+    return parse_json_object(await limited(request, max_bytes).body())
 
 
 def parse_json_object(data: bytes) -> dict[str, Any]:
@@ -41,15 +51,22 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
         raise InvalidInputError("the body is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise InvalidInputError(f"the body is not JSON: {error.msg} at character {error.pos}") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise InvalidInputError(f"the body cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise InvalidInputError(f"the body is a JSON {type(value).__name__}; expected an object")
     if _depth(value) > MAX_DEPTH:
         raise InvalidInputError(f"the body is nested more than {MAX_DEPTH} deep")
+    try:
+        dump_json(value)
+    except ValueError as error:  # half a surrogate pair, or a number beyond all others
+        raise InvalidInputError(f"the body holds what JSON cannot: {error}") from None
     return value
 
 
 def dump_json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    """Raises: ValueError for what is no JSON."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

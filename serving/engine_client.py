@@ -72,8 +72,13 @@ class EngineClient:
             if name in self._known_adapters:
                 return
             try:
-                async with self.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)}):
+                async with (
+                    asyncio.timeout(ADAPTER_TIMEOUT_SECONDS),
+                    self.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)}),
+                ):
                     pass
+            except TimeoutError:
+                raise UnavailableError(f"the engine did not load {name} in time", hint="ask again") from None
             except EngineError as error:
                 if "already been loaded" not in error.message:
                     raise

@@ -1,12 +1,13 @@
 """What the gateway's routes work with, opened once and handed in."""
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
 from index.client import AsyncIndexClient
 from local_llm.adapters import AdapterRegistry
-from local_llm.errors import AuthenticationError
+from local_llm.errors import AuthenticationError, ForbiddenError
 from local_llm.files import FileStore
 from local_llm.keys import KeyStore
 from local_llm.models import Manifest, ModelStore
@@ -15,6 +16,7 @@ from local_llm.profiles import ProfileStore
 from local_llm.settings import Settings
 from local_llm.state import State, open_state
 from serving.engine_client import EngineClient
+from serving.preflight import is_loopback
 
 
 @dataclass
@@ -38,6 +40,8 @@ class Services:
 def open_services(settings: Settings) -> Services:
     """Opens everything. Needs a running event loop for the two clients."""
     state = open_state(settings.place)
+    files = FileStore(settings, state)
+    files.remove_abandoned()
     base = ModelStore(settings.place.models).get(settings.engine.model, "base").manifest
     return Services(
         settings=settings,
@@ -46,9 +50,9 @@ def open_services(settings: Settings) -> Services:
         keys=KeyStore(state),
         profiles=ProfileStore(state),
         adapters=AdapterRegistry(settings, state),
-        files=FileStore(settings, state),
+        files=files,
         engine=EngineClient(settings.place.socket("engine"), settings.server.request_timeout_seconds),
-        index=AsyncIndexClient(settings.place.socket("index")),
+        index=AsyncIndexClient(settings.place.socket("index"), settings.server.request_timeout_seconds),
     )
 
 
@@ -64,7 +68,23 @@ def caller_of(request: Request) -> Caller:
     services = services_of(request)
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     if not services.keys.any_created():
+        _refuse_strange_pages(request)
         return local_admin(services.state.local_project_id())
     if scheme.lower() != "bearer" or not secret:
         raise AuthenticationError("You didn't provide an API key.", hint="send it as: Authorization: Bearer KEY")
     return services.keys.authenticate(secret.strip())
+
+
+def _refuse_strange_pages(request: Request) -> None:
+    """Without keys whoever reaches loopback is an admin, and a page in a browser on this machine reaches it: by
+    a name that it lets point here, or by posting without reading the answer. Both show in these headers.
+
+    Raises: ForbiddenError.
+    """
+    origin = request.headers.get("origin")
+    named = [request.url.hostname] + ([urlsplit(origin).hostname] if origin else [])
+    for host in named:
+        if not is_loopback(host or ""):
+            raise ForbiddenError(
+                f"without keys only this machine may ask, not {host!r}", hint="local-llm keys create NAME"
+            )

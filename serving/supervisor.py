@@ -73,12 +73,17 @@ class Child:
             return None
         code = self.process.returncode
         processes.kill_group(self.process.pid)  # what the leader left behind
-        steady = time.monotonic() - self.started_at > STEADY_SECONDS
-        self.pause_seconds = FIRST_PAUSE_SECONDS if steady else min(2 * self.pause_seconds, LONGEST_PAUSE_SECONDS)
-        self.start_at = time.monotonic() + self.pause_seconds
+        if time.monotonic() - self.started_at > STEADY_SECONDS:
+            self.pause_seconds = FIRST_PAUSE_SECONDS / 2
+        self.delay()
         self.process = None
         self.endings.append(code)
         return code
+
+    def delay(self) -> None:
+        """Puts the next start off, by twice as long as the last time."""
+        self.pause_seconds = min(2 * self.pause_seconds, LONGEST_PAUSE_SECONDS)
+        self.start_at = time.monotonic() + self.pause_seconds
 
     def last_words(self) -> str:
         """The last line of the log that speaks of an error, or the last one at all."""
@@ -197,7 +202,11 @@ class Supervisor:
             )
             self._give_up_if_hopeless(child)
         if child.process is None and time.monotonic() >= child.start_at:
-            child.start(self._records)
+            try:
+                child.start(self._records)
+            except OSError as error:  # the disk is full, or too many processes run: that may pass
+                child.delay()
+                self._talk(f"{child.name} cannot be started: {error}; trying again in {child.pause_seconds:.0f} s")
 
     def _give_up_if_hopeless(self, child: Child) -> None:
         """An engine that never came up will not: its settings or its model are wrong."""

@@ -19,24 +19,24 @@ class Target:
 
 
 def resolve(services: Services, caller: Caller, name: str) -> Target:
-    """Base model, hosted alias, `ft:` name or profile.
+    """A profile, the base model, a hosted alias or an `ft:` name. A profile may bear a hosted name.
 
     Raises: ModelNotFoundError, also for what this caller may not see.
     """
+    profile = services.profiles.find(caller, name)
+    if profile is not None:
+        target = _adapter(services, caller, profile.model) if profile.fine_tuned else Target(services.base.name)
+        return Target(target.model, target.adapter, profile)
     name = services.settings.aliases.get(name, name)
     if name in (BASE, services.base.name):
         return Target(services.base.name)
     if name.startswith("ft:"):
         return _adapter(services, caller, name)
-    profile = services.profiles.find(caller, name)
-    if profile is None:
-        raise ModelNotFoundError(
-            f"The model `{name}` does not exist or you do not have access to it.",
-            hint="GET /v1/models lists what there is",
-            param="model",
-        )
-    target = _adapter(services, caller, profile.model) if profile.fine_tuned else Target(services.base.name)
-    return Target(target.model, target.adapter, profile)
+    raise ModelNotFoundError(
+        f"The model `{name}` does not exist or you do not have access to it.",
+        hint="GET /v1/models lists what there is",
+        param="model",
+    )
 
 
 def _adapter(services: Services, caller: Caller, name: str) -> Target:

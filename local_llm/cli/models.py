@@ -120,12 +120,13 @@ def _describe(model: Model) -> dict[str, Any]:
 
 
 def _describe_adapter(registry: AdapterRegistry, row: Adapter) -> dict[str, Any]:
-    manifest = read_json(registry.path(row.id) / MANIFEST)
+    described = {"name": row.name, "kind": "adapter", "base": row.base_model, "base_sha256": row.base_sha256}
+    try:
+        manifest = read_json(registry.path(row.id) / MANIFEST)
+    except (OSError, ValueError):
+        return {**described, "data_sha256": None, "source": "damaged: its manifest cannot be read"}
     return {
-        "name": row.name,
-        "kind": "adapter",
-        "base": row.base_model,
-        "base_sha256": row.base_sha256,
+        **described,
         "data_sha256": manifest["data_sha256"],
         "size": f"{sum(file['bytes'] for file in manifest['files'].values()) / 1e6:.0f} MB",
         "path": str(registry.path(row.id)),

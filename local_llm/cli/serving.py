@@ -39,7 +39,10 @@ def ask(
     import openai
 
     client = openai.OpenAI(
-        base_url=server_url(context.obj.settings) + "/v1", api_key=os.environ.get("OPENAI_API_KEY") or "none"
+        base_url=server_url(context.obj.settings) + "/v1",
+        api_key=os.environ.get("OPENAI_API_KEY") or "none",
+        # No proxy of the environment: the question goes to our server only.
+        http_client=openai.DefaultHttpxClient(trust_env=False),
     )
     try:
         answer = client.chat.completions.create(
@@ -91,7 +94,7 @@ def _server_status(settings: Settings) -> str:
 
     url = server_url(settings)
     try:
-        return f"{httpx.get(f'{url}/ready', timeout=5).json()['status']} at {url}"
+        return f"{httpx.get(f'{url}/ready', timeout=5, trust_env=False).json()['status']} at {url}"
     except (httpx.HTTPError, ValueError, KeyError):
         return "not running (python -m serving)"
 

@@ -3,6 +3,7 @@
 The engine's bytes pass unchanged except in answers made with context.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -20,7 +21,15 @@ from serving.services import caller_of, services_of
 
 router = APIRouter()
 
+
+class ClientLeftError(LocalLLMError):
+    """Never seen by anyone: the connection is closed."""
+
+    status = 499  # nginx's number for it
+
+
 EVENT_STREAM = "text/event-stream"
+LOOK_SECONDS = 0.5
 # One event holds one token, or a few; a line longer than this is none of vLLM's.
 MAX_EVENT_BYTES = 4 * 1024**2
 
@@ -50,13 +59,27 @@ async def _answer(request: Request, path: str, prepared: Prepared) -> Response:
             # The stream outlives this function, and closes the engine's response when it ends or is dropped.
             events = _events(response, prepared, str(request.base_url).rstrip("/"), stack.pop_all())
             return StreamingResponse(events, media_type=EVENT_STREAM, headers=headers)
-        try:
-            data = await response.read()
-        except aiohttp.ClientError:
-            raise UnavailableError("the engine ended while it answered", hint="ask again") from None
+        data = await _read_while_wanted(request, response)
         if prepared.retrieved:
             data = _cite(data, prepared, str(request.base_url).rstrip("/"))
         return Response(data, media_type="application/json", headers=headers)
+
+
+async def _read_while_wanted(request: Request, response: aiohttp.ClientResponse) -> bytes:
+    """The engine's whole answer. When the client has left, nobody wants it: what generates it is cancelled.
+
+    Raises: ClientLeftError, UnavailableError.
+    """
+    reading = asyncio.ensure_future(response.read())
+    try:
+        while not (await asyncio.wait({reading}, timeout=LOOK_SECONDS))[0]:
+            if await request.is_disconnected():
+                raise ClientLeftError("the client has left")
+        return reading.result()
+    except (aiohttp.ClientError, TimeoutError):
+        raise UnavailableError("the engine ended while it answered", hint="ask again") from None
+    finally:
+        reading.cancel()
 
 
 def _cite(data: bytes, prepared: Prepared, server_url: str) -> bytes:

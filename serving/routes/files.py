@@ -3,33 +3,44 @@
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Query, Request, UploadFile
+from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from openai.types import FileDeleted, FileObject
+from starlette.datastructures import UploadFile
 
-from local_llm.errors import InvalidInputError
+from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.fileio import CHUNK_BYTES
 from local_llm.state import File
+from serving.bodies import limited
 from serving.services import caller_of, services_of
 
 router = APIRouter()
 
+# What a form holds besides its file: boundaries, headers, the purpose.
+FORM_BYTES = 1 << 20
 PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
 
 
 @router.post("/v1/files")
-def create_file(request: Request, file: UploadFile, purpose: Annotated[str, Form()]) -> dict[str, Any]:
-    """The form parser has put the upload into a temporary file; from there it is copied in blocks."""
+async def create_file(request: Request) -> dict[str, Any]:
+    """Who asks is known before the body is read. The form parser puts the upload into a temporary file; from
+    there it is copied in blocks."""
+    services = services_of(request)
     caller = caller_of(request)
-    if purpose not in PURPOSES:
-        expected = ", ".join(PURPOSES)
-        raise InvalidInputError(f"purpose {purpose!r}: expected one of {expected}", param="purpose")
-    stored = services_of(request).files.add(
-        iter(lambda: file.file.read(CHUNK_BYTES), b""),
-        filename=file.filename or "upload",
-        purpose=purpose,
-        project_id=caller.project_id,
-    )
+    async with limited(request, services.settings.server.max_upload_bytes + FORM_BYTES).form() as form:
+        file, purpose = form.get("file"), form.get("purpose")
+        if not isinstance(file, UploadFile):
+            raise InvalidInputError("file: expected an uploaded file", param="file")
+        if purpose not in PURPOSES:
+            raise InvalidInputError(f"purpose {purpose!r}: expected one of {', '.join(PURPOSES)}", param="purpose")
+        stored = await run_in_threadpool(
+            services.files.add,
+            iter(lambda: file.file.read(CHUNK_BYTES), b""),
+            filename=file.filename or "upload",
+            purpose=str(purpose),
+            project_id=caller.project_id,
+        )
     return _as_json(stored)
 
 
@@ -62,7 +73,10 @@ def retrieve_file(request: Request, file_id: str) -> dict[str, Any]:
 def file_content(request: Request, file_id: str) -> StreamingResponse:
     files = services_of(request).files
     row = files.get(file_id, caller_of(request))
-    handle = files.path(row.id).open("rb")
+    try:
+        handle = files.path(row.id).open("rb")
+    except FileNotFoundError:  # deleted since
+        raise NotFoundError(f"No such File object: {file_id}", param="id") from None
 
     def blocks() -> Iterator[bytes]:
         with handle:
@@ -80,12 +94,13 @@ def delete_file(request: Request, file_id: str) -> dict[str, Any]:
 
 
 def _as_json(row: File) -> dict[str, Any]:
-    return FileObject(
+    # Built without checks: the API takes purposes that the type of its answers does not know.
+    return FileObject.model_construct(
         id=row.id,
         bytes=row.bytes,
         created_at=row.created_at,
         filename=row.filename,
         object="file",
-        purpose=row.purpose,  # type: ignore[arg-type]
+        purpose=row.purpose,
         status="processed",
-    ).model_dump()
+    ).model_dump(warnings=False)

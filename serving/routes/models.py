@@ -5,6 +5,7 @@ from openai.types import Model
 
 from local_llm.errors import ModelNotFoundError
 from local_llm.permissions import Caller
+from local_llm.profiles import BASE
 from serving.services import Services, caller_of, services_of
 
 router = APIRouter()
@@ -31,6 +32,9 @@ def _models(services: Services, caller: Caller) -> list[Model]:
         if adapter.base_sha256 == base.sha256:
             owner = services.settings.organization
             found.append(Model(id=adapter.name, created=adapter.created_at, object="model", owned_by=owner))
+    names = {BASE, *(model.id for model in found)}
     for profile in services.profiles.list(caller):
+        if profile.model not in names:  # its adapter is gone, hidden, or another base's
+            continue
         found.append(Model(id=profile.name, created=base.imported_at, object="model", owned_by="profile"))
     return found

@@ -1,14 +1,17 @@
 """/passages: where a citation leads. The document's stored text with the cited characters marked."""
 
 from html import escape
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from local_llm.errors import InvalidInputError
 from serving.services import caller_of, services_of
 
 router = APIRouter()
+
+Count = Annotated[int, Query(ge=0, le=2**31)]
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>body{{font:16px/1.5 system-ui;max-width:50rem;margin:2rem auto;padding:0 1rem;white-space:pre-wrap}}
@@ -18,7 +21,7 @@ mark{{background:#fe8}}</style><h1>{title}</h1><p>{name}, version {version}</p>
 
 @router.get("/passages/{collection}/{document_id}", response_class=HTMLResponse)
 async def open_passage(
-    request: Request, collection: str, document_id: str, version: int, start: int = 0, end: int = 0
+    request: Request, collection: str, document_id: str, version: Count, start: Count = 0, end: Count = 0
 ) -> HTMLResponse:
     caller = caller_of(request)
     document = await services_of(request).index.document(caller, collection, document_id, version)

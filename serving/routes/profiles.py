@@ -4,9 +4,11 @@ from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from local_llm.profiles import BASE, DEFAULT_K, Profile, Strategy
+from serving.bodies import read_json_object
 from serving.services import caller_of, services_of
 
 router = APIRouter()
@@ -30,9 +32,15 @@ def list_profiles(request: Request) -> dict[str, Any]:
 
 
 @router.post("/v1/profiles")
-def set_profile(request: Request, body: ProfileBody) -> dict[str, Any]:
-    profile = Profile(**body.model_dump())
-    return _as_json(services_of(request).profiles.set(caller_of(request), profile))
+async def set_profile(request: Request) -> dict[str, Any]:
+    services = services_of(request)
+    caller = caller_of(request)
+    body = await read_json_object(request, services.settings.server.max_body_bytes)
+    try:
+        wanted = ProfileBody.model_validate(body)
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
+    return _as_json(services.profiles.set(caller, Profile(**wanted.model_dump())))
 
 
 @router.delete("/v1/profiles/{name}")

@@ -61,6 +61,11 @@ def test_the_first_key_comes_from_a_file_once(keys: KeyStore, admin: Caller, tmp
 def test_a_first_key_that_is_short_or_missing_is_refused(keys: KeyStore, admin: Caller, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="cannot be read"):
         keys.create_first(admin.project_id, tmp_path / "nowhere")
+    for content in (b"", b"  \n", b"\xff\xfe"):
+        (tmp_path / "empty").write_bytes(content)
+        with pytest.raises(InvalidInputError):
+            keys.create_first(admin.project_id, tmp_path / "empty")
+    assert not keys.any_created()
     (tmp_path / "short").write_text("secret")
     with pytest.raises(InvalidInputError, match="6 characters"):
         keys.create_first(admin.project_id, tmp_path / "short")

@@ -21,5 +21,5 @@ def gateway(settings: Settings, state: State, tmp_path: Path) -> Iterator[TestCl
     source.mkdir()
     (source / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
     ModelStore(settings.place.models).import_folder(source, name=BASE)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(settings), "http://127.0.0.1:8000", raise_server_exceptions=False) as client:
         yield client

@@ -17,6 +17,9 @@ from serving.bodies import dump_json, parse_json_object
         (b'{"a": Infinity}', "Infinity"),
         (b'{"a": "\xff"}', "not UTF-8"),
         (b'{"a":' + b"[" * 100 + b"]" * 100 + b"}", "nested"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "cannot be read"),
+        (b'{"a": 1e999}', "what JSON cannot"),
+        (b'{"a": "\\ud800"}', "what JSON cannot"),
         (b"[" * 200_000, "nested|not JSON"),
     ],
 )

@@ -9,6 +9,7 @@ from local_llm.keys import KeyStore
 from local_llm.permissions import Caller
 from local_llm.profiles import Profile, ProfileStore
 from local_llm.state import Collection, Project, State
+from serving.gateway import create_app
 
 from .conftest import BASE
 
@@ -64,6 +65,8 @@ def test_with_the_index_server_down_a_profile_that_retrieves_gets_503(
         ({"model": BASE, "messages": []}, 400, "messages"),
         ({"model": BASE, "messages": "hello"}, 400, "messages"),
         ({"model": BASE, "messages": [{"role": "user", "content": 3}]}, 400, "messages[0].content"),
+        ({**CHAT, "messages": [{"role": "user", "content": [{"type": "text"}]}]}, 400, "messages[0].content"),
+        ({**CHAT, "stream": "false"}, 400, "stream"),
     ],
 )
 def test_a_wrong_body_is_told_by_field(gateway: TestClient, body: dict, status: int, param: str) -> None:
@@ -175,6 +178,41 @@ def test_a_wrong_job_is_refused_and_leaves_no_row(gateway: TestClient, change: d
     assert answer.status_code in (400, 404)
     assert param in (None, answer.json()["error"]["param"])
     assert gateway.get("/v1/fine_tuning/jobs").json()["data"] == []
+
+
+def test_a_page_in_a_browser_gets_nothing_from_a_box_without_keys(gateway: TestClient) -> None:
+    for headers in ({"host": "evil.example"}, {"origin": "https://evil.example"}, {"origin": "null"}):
+        assert gateway.get("/v1/files", headers=headers).status_code == 403
+        assert gateway.post("/v1/chat/completions", json=CHAT, headers=headers).status_code == 403
+    assert gateway.get("/v1/files", headers={"origin": "http://localhost:3000"}).status_code == 200
+
+
+def test_who_asks_is_known_before_the_body_is_read(gateway: TestClient, state: State, admin: Caller) -> None:
+    KeyStore(state).create(admin.project_id, "ana")
+    for path in ("/v1/files", "/v1/profiles", "/v1/chat/completions", "/v1/fine_tuning/jobs"):
+        assert gateway.post(path, content=b"{ not read at all").status_code == 401
+
+
+def test_every_purpose_that_is_taken_is_listed_again(gateway: TestClient) -> None:
+    for purpose in ("assistants", "batch", "evals", "fine-tune", "user_data", "vision"):
+        assert gateway.post("/v1/files", files={"file": ("a", b"x")}, data={"purpose": purpose}).status_code == 200
+    assert len(gateway.get("/v1/files").json()["data"]) == 6
+
+
+def test_an_upload_over_the_limit_leaves_nothing(gateway: TestClient, settings) -> None:
+    small = settings.model_copy(update={"server": settings.server.model_copy(update={"max_upload_bytes": 1000})})
+    with TestClient(create_app(small), "http://127.0.0.1", raise_server_exceptions=False) as client:
+        for size in (1001, 3 * 1024**2):
+            answer = client.post("/v1/files", files={"file": ("a", b"x" * size)}, data={"purpose": "batch"})
+            assert answer.status_code in (400, 413)
+        assert client.get("/v1/files").json()["data"] == []
+    assert list(settings.place.files.iterdir()) == []
+
+
+def test_a_profile_may_bear_a_hosted_name_but_not_base(gateway: TestClient, state: State, admin: Caller) -> None:
+    assert gateway.post("/v1/profiles", json={"name": "gpt-4o-mini", "strategy": "base"}).status_code == 200
+    assert gateway.post("/v1/profiles", json={"name": "base", "strategy": "base"}).status_code == 400
+    assert "gpt-4o-mini" in [model["id"] for model in gateway.get("/v1/models").json()["data"]]
 
 
 def test_profiles_are_set_listed_and_removed(gateway: TestClient) -> None:
