@@ -12,7 +12,7 @@ K = 5
 
 
 def test_the_answering_document_is_among_the_first_five(
-    service: IndexService, admin: Caller, collection: str
+    service: IndexService, admin: Caller, collection: str, figures: dict[str, object]
 ) -> None:
     report = service.add(admin, collection, find_sources([WORLD / "documents"]))
     assert report.skipped == ()
@@ -24,4 +24,5 @@ def test_the_answering_document_is_among_the_first_five(
         for hit in hits:
             text = service.document(admin, collection, hit.document_id, hit.version).text
             assert text[hit.start : hit.end] == hit.text
+    figures["questions whose document is among the first five"] = f"{found} of {len(questions)}"
     assert found >= 0.9 * len(questions)
