@@ -34,6 +34,12 @@ HOSTED_SMALL_MODELS = (
 # How the base model's weights are held while an adapter is trained on them.
 Quantization = Literal["none", "4bit"]
 
+# How training and the engine share the GPU.
+Sharing = Literal["split", "stop", "separate"]
+
+# What is done with examples that are longer than training.max_tokens.
+OverLong = Literal["refuse", "cut"]
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -50,6 +56,9 @@ class ServerSettings(Section):
         None, description="File holding an API key; becomes the first admin key when there is none yet."
     )
     max_upload_bytes: int = Field(512 * 1024**2, gt=0, description="Largest file accepted by /v1/files.")
+    project_quota_bytes: int = Field(
+        100 * 1024**3, gt=0, description="Space for the uploaded files of one project; equal files count once."
+    )
     max_body_bytes: int = Field(16 * 1024**2, gt=0, description="Largest body of any other request.")
     request_timeout_seconds: float = Field(600, gt=0, description="Longest time one answer may take.")
 
@@ -94,8 +103,48 @@ class TrainingSettings(Section):
     learning_rate: float = Field(
         2e-4, gt=0, description="Base learning rate, which `learning_rate_multiplier` multiplies."
     )
+    dpo_learning_rate: float = Field(
+        5e-6, gt=0, description="The same for preference training (method `dpo`), which needs a far smaller one."
+    )
+    rslora: bool = Field(False, description="Scale the update by alpha / √rank (rsLoRA): for ranks of 64 and more.")
+    early_stopping_epochs: int = Field(
+        0,
+        ge=0,
+        description="End after so many epochs without a better validation loss and keep the best; 0: never.",
+    )
     max_tokens: int = Field(2048, gt=0, description="Longest training example, in tokens.")
+    over_long: OverLong = Field(
+        "refuse", description="Longer examples: `refuse` the file and name them, or `cut` their end off and say so."
+    )
+    micro_batch_tokens: int = Field(
+        2048,
+        gt=0,
+        description="Padded tokens that pass through the model at once: speed and memory, not the result.",
+    )
+    checkpoint_seconds: float = Field(
+        60, ge=0, description="How much training a crash may cost: a checkpoint is written so often; 0: every step."
+    )
+    processes: int = Field(
+        1, ge=1, description="GPUs that train together, through `accelerate launch` with training/fsdp.yaml."
+    )
     poll_seconds: float = Field(1.0, gt=0, description="How often the trainer looks for a queued job.")
+
+
+class GPUSettings(Section):
+    """[gpu]: one GPU for serving and training, or two. Without a GPU only `sharing = "stop"` has a meaning."""
+
+    sharing: Sharing = Field(
+        "split",
+        description=(
+            "`split`: train beside the engine, each in its share of memory; `stop`: stop the engine while a job "
+            "trains; `separate`: train on other devices."
+        ),
+    )
+    training_memory_share: float = Field(
+        0.35, gt=0, lt=1, description="With `split`: training's share, taken from engine.gpu_memory_share."
+    )
+    engine_devices: str = Field("", description="With `separate`: CUDA_VISIBLE_DEVICES of the engine.")
+    training_devices: str = Field("", description="With `separate`: CUDA_VISIBLE_DEVICES of training.")
 
 
 class CostSettings(Section):
@@ -103,6 +152,9 @@ class CostSettings(Section):
 
     machine_usd_per_hour: float = Field(
         0.10, ge=0, description="Price of an hour of this machine. The default stands for two rented cores."
+    )
+    hosted_training_usd_per_million_tokens: float | None = Field(
+        None, ge=0, description="What the hosted API takes for training tokens; sources disagree: none is assumed."
     )
 
 
@@ -121,6 +173,7 @@ class Settings(Section):
     engine: EngineSettings = EngineSettings()  # type: ignore[call-arg]
     index: IndexSettings = IndexSettings()  # type: ignore[call-arg]
     training: TrainingSettings = TrainingSettings()  # type: ignore[call-arg]
+    gpu: GPUSettings = GPUSettings()  # type: ignore[call-arg]
     cost: CostSettings = CostSettings()  # type: ignore[call-arg]
 
     @field_validator("home")

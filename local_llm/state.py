@@ -89,9 +89,29 @@ class Job(Row):
     trained_tokens: Mapped[int | None]
     created_at: Mapped[int]
     finished_at: Mapped[int | None]
+    result_files: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
+    # The name that the finished model will bear, chosen when training begins: its checkpoints are named after it.
+    output_name: Mapped[str | None]
+    # Padded tokens a pass through the model, where memory did not suffice for training.micro_batch_tokens.
+    micro_batch_tokens: Mapped[int | None]
+    idempotency_key: Mapped[str | None]
+    request_sha256: Mapped[str | None]
     lease: Mapped[str | None]
     lease_until: Mapped[float | None]
-    attempts: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)  # that ended early since the last step checkpoint
+
+
+class JobCheckpoint(Row):
+    """The model after an epoch of a job, published as an adapter of its own."""
+
+    __tablename__ = "job_checkpoints"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    step_number: Mapped[int]
+    model_name: Mapped[str]  # of the adapter; that of the finished model after the last epoch
+    metrics: Mapped[dict[str, Any]]
+    created_at: Mapped[int]
+    __table_args__ = (UniqueConstraint("job_id", "step_number"),)
 
 
 class JobEvent(Row):
@@ -118,6 +138,7 @@ class Adapter(Row):
     rank: Mapped[int]
     manifest_sha256: Mapped[str]
     job_id: Mapped[str | None]
+    step_number: Mapped[int | None]  # of a checkpoint; None for a finished model
     allow: Mapped[list[str] | None]
     created_at: Mapped[int]
 
@@ -176,6 +197,7 @@ class AuditEntry(Row):
 
 
 Index("jobs_by_status", Job.status, Job.created_at)
+Index("jobs_by_idempotency_key", Job.project_id, Job.idempotency_key, unique=True)
 Index("files_by_project", File.project_id, File.created_at)
 
 
