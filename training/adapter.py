@@ -1,86 +1,55 @@
-"""LoRA fine-tuning: the one file that knows TRL and PEFT.
+"""LoRA fine-tuning: the one file that knows TRL.
 
 It gets rows that are tokenised and labelled already (training/labels.py) and hands them to TRL untouched:
-nothing is truncated, packed or dropped, and that every row was trained is checked at the end.
+nothing is truncated or dropped, and that every row was trained is checked at the end. A run whose folder holds
+a step checkpoint goes on from there.
 """
 
-import json
-import math
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from local_llm.errors import InvalidInputError, LocalLLMError
-from local_llm.settings import Quantization
-from training.hyperparameters import Resolved
+from training import batches, checkpoints, lora
+from training.callbacks import run_callback
 from training.labels import Row
+from training.order import EpochSampler
+from training.probe import probe_rows
+from training.progress import Listener, RunLog, best_epoch
 from training.quiet import quiet_libraries
+from training.recipe import Recipe
+from training.scoring import keeps_logits, labelled_loss, score
 
-StepReport = Callable[[int, int, float], None]  # done steps, total steps, loss of the last one
-
-LOSS_LOG = "loss.jsonl"
-# Padded tokens that one forward and backward pass takes: some 2 GiB of activations for a model of 135M
-# parameters, 10 GiB for one of 8B. What a batch holds beyond that is accumulated.
-MICRO_BATCH_TOKENS = 2048
-WARMUP_SHARE = 0.05
+STEPS = "steps"  # folder of step checkpoints
+EPOCHS = "epochs"  # folder of the adapters after each epoch
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that decides what is learned, apart from the model and the rows."""
+class Limits:
+    """What a run may take; speed and memory only, not the result."""
 
-    rank: int
-    alpha: int
-    learning_rate: float  # the highest one: it rises to it in 5 % of the steps and falls linearly to 0
-    epochs: int
-    batch_size: int
-    seed: int
-    quantization: Quantization = "none"
-    micro_batch_tokens: int = MICRO_BATCH_TOKENS  # speed and memory only, not the result
-
-    @classmethod
-    def build(
-        cls,
-        resolved: Resolved,
-        *,
-        rank: int,
-        alpha: int,
-        learning_rate: float,
-        seed: int,
-        quantization: Quantization = "none",
-    ) -> "Recipe":
-        return cls(
-            rank=rank,
-            alpha=alpha,
-            learning_rate=learning_rate * resolved.learning_rate_multiplier,
-            epochs=resolved.n_epochs,
-            batch_size=resolved.batch_size,
-            seed=seed,
-            quantization=quantization,
-        )
-
-    def micro_batch_size(self, longest_tokens: int) -> int:
-        """Rows that pass through the model at once: the largest divisor of the batch that fits."""
-        fitting = max(1, self.micro_batch_tokens // longest_tokens)
-        return max(
-            size for size in range(1, self.batch_size + 1) if self.batch_size % size == 0 and size <= fitting
-        )
-
-    def steps(self, rows: int) -> int:
-        return self.epochs * math.ceil(rows / self.batch_size)
+    micro_batch_tokens: int
+    checkpoint_seconds: float
+    gpu_memory_share: float | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
+    adapter: Path  # folder with adapter_config.json and adapter_model.safetensors
+    step: int  # after which the adapter was taken
     steps: int
     first_loss: float
     final_loss: float
     tokens: int  # through the model in all epochs, padding not counted
     trained_tokens: int  # of those, the ones with a label
-    seconds: float  # of the training loop, without loading
+    seconds: float  # of the training loop in all attempts, without loading
+    seconds_here: float  # of that, in this attempt
+    resumed_at_step: int
+    probe_loss_before: float  # on a fixed general text: what the base knew of language at large
+    probe_loss_after: float
+    peak_memory_bytes: int
     device: str
     precision: str
 
@@ -90,40 +59,74 @@ def train_adapter(
     base: Path,
     base_name: str,
     tokenizer: Any,
-    rows: Sequence[Row],
+    rows: Sequence[Any],
+    validation_rows: Sequence[Any],
     recipe: Recipe,
+    limits: Limits,
     output: Path,
-    report: StepReport,
+    listener: Listener,
 ) -> Outcome:
-    """Trains a LoRA adapter on `base`; leaves adapter_config.json, adapter_model.safetensors and loss.jsonl (one
-    line a step: step, epoch, loss, learning_rate, grad_norm) in the folder `output`.
+    """Trains a LoRA adapter on `base` in the folder `output`, where its log and its checkpoints go as well.
 
-    `report(done_steps, total_steps, loss)` is called after every step; what it raises ends the run.
+    `rows` are labels.Row for method "supervised", labels.PreferenceRow for "dpo". What the listener raises ends the
+    run; the step is in a checkpoint by then.
 
-    Raises: LocalLLMError if the loss is no longer a number, or a row was lost on the way.
+    Raises: LossError; LocalLLMError if a row was lost on the way; what torch raises when memory ends.
     """
     with quiet_libraries():
         import torch
 
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-        precision = _precision(torch)
-        trainer, collator = _trainer(base, tokenizer, rows, recipe, output, precision)
-        trainer.add_callback(_progress_callback(output / LOSS_LOG, recipe.steps(len(rows)), report))
-        started = time.monotonic()
-        trainer.train()
-        seconds = time.monotonic() - started
-        _refuse_lost_rows(collator.rows_seen, len(rows) * recipe.epochs)
-        _save(trainer.model, output, base_name)
-    losses = [json.loads(line)["loss"] for line in (output / LOSS_LOG).read_text().splitlines()]
+        if limits.gpu_memory_share is not None and torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(limits.gpu_memory_share)
+        checkpoint = checkpoints.newest(output / STEPS)
+        start = checkpoints.step_of(checkpoint) if checkpoint else 0
+        seconds_before = checkpoints.seconds_of(checkpoint) if checkpoint else 0.0
+        log = RunLog(output)
+        log.rewind(start)
+        trainer = _trainer(base, tokenizer, rows, validation_rows, recipe, limits, output)
+        callback = run_callback(
+            log,
+            listener,
+            steps_folder=output / STEPS,
+            epochs_folder=output / EPOCHS,
+            recipe=recipe,
+            rows=len(rows),
+            checkpoint_seconds=limits.checkpoint_seconds,
+            seconds_before=seconds_before,
+            validate=trainer.validate,
+            save=lambda folder: lora.save(trainer.model, folder, base_name),
+        )
+        trainer.add_callback(callback)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        seconds = callback.seconds()
+        callback.raise_pending()
+        end = trainer.state.global_step
+        _refuse_lost_rows(
+            trainer.rows_seen,
+            recipe.rows_trained(end, len(rows)) - recipe.rows_trained(start, len(rows)),
+        )
+        before, after = _probe(trainer, tokenizer, limits)
+        memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak_resident_bytes()
+    losses = [entry.loss for entry in log.steps()]
+    best = best_epoch(log.epochs()) if recipe.early_stopping_epochs else log.epochs()[-1]
+    epochs = end / recipe.steps_per_epoch(len(rows))
     return Outcome(
-        steps=trainer.state.global_step,
+        adapter=output / EPOCHS / str(best.step),
+        step=best.step,
+        steps=end,
         first_loss=losses[0],
         final_loss=losses[-1],
-        tokens=recipe.epochs * sum(len(row.input_ids) for row in rows),
-        trained_tokens=recipe.epochs * sum(row.trained_tokens for row in rows),
+        tokens=round(epochs * sum(row.tokens for row in rows)),
+        trained_tokens=round(epochs * sum(row.trained_tokens for row in rows)),
         seconds=round(seconds, 3),
+        seconds_here=round(seconds - seconds_before, 3),
+        resumed_at_step=start,
+        probe_loss_before=before,
+        probe_loss_after=after,
+        peak_memory_bytes=memory,
         device=trainer.args.device.type,
-        precision=precision,
+        precision=_precision(torch),
     )
 
 
@@ -143,33 +146,44 @@ def _precision(torch: Any) -> str:
 
 
 def _trainer(
-    base: Path, tokenizer: Any, rows: Sequence[Row], recipe: Recipe, output: Path, precision: str
-) -> tuple[Any, Any]:
-    """TRL's trainer, told to leave our rows alone, and the collator that counts them."""
+    base: Path,
+    tokenizer: Any,
+    rows: Sequence[Any],
+    validation_rows: Sequence[Any],
+    recipe: Recipe,
+    limits: Limits,
+    output: Path,
+) -> Any:
+    """TRL's trainer for the recipe's method, told to leave our rows alone."""
     import torch
     from datasets import Dataset
-    from peft import LoraConfig
     from transformers import AutoModelForCausalLM, PrinterCallback
-    from trl import SFTTrainer
 
+    precision = _precision(torch)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    flash = _has_flash_attention(torch)
     model = AutoModelForCausalLM.from_pretrained(
-        base, dtype=dtype, local_files_only=True, quantization_config=_quantization(recipe, dtype)
+        base,
+        dtype=dtype,
+        local_files_only=True,
+        quantization_config=_quantization(recipe, dtype),
+        **({"attn_implementation": "flash_attention_2"} if flash else {}),
     )
-    lora = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    collator = _counting_collator(_pad_token_id(tokenizer))
-    trainer = SFTTrainer(
+    kind, settings = (_preference_trainer, _dpo) if recipe.method == "dpo" else (_supervised_trainer, _sft)
+    longest = max(row.tokens for row in rows)
+    trainer = kind(flash)(
         model=model,
-        args=_arguments(rows, recipe, output, precision),
-        train_dataset=Dataset.from_list([{"input_ids": row.input_ids, "labels": row.labels} for row in rows]),
+        args=settings(
+            **_arguments(rows, recipe, limits, output / STEPS, precision, longest=longest),
+        ),
+        train_dataset=Dataset.from_list([row.columns() for row in rows]),
         processing_class=tokenizer,
-        data_collator=collator,
-        peft_config=lora,
+        data_collator=_collator(recipe, _pad_token_id(tokenizer)),
+        peft_config=lora.configuration(recipe),
     )
+    trainer.prepare_for(recipe, limits, [row.tokens for row in rows], validation_rows)
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to the result
-    return trainer, collator
+    return trainer
 
 
 def _quantization(recipe: Recipe, dtype: Any) -> Any:
@@ -189,42 +203,63 @@ def _quantization(recipe: Recipe, dtype: Any) -> Any:
     )
 
 
-def _arguments(rows: Sequence[Row], recipe: Recipe, output: Path, precision: str) -> Any:
+def _has_flash_attention(torch: Any) -> bool:
+    from transformers.utils import is_flash_attn_2_available
+
+    return bool(torch.cuda.is_available() and is_flash_attn_2_available())
+
+
+def _arguments(
+    rows: Sequence[Any], recipe: Recipe, limits: Limits, output: Path, precision: str, *, longest: int
+) -> dict[str, Any]:
+    """What SFT and DPO have in common."""
     import torch
+
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if recipe.batch_size % processes:
+        raise InvalidInputError(
+            f"batch_size is {recipe.batch_size}; expected a multiple of the {processes} processes that train",
+            param="hyperparameters.batch_size",
+        )
+    return {
+        "output_dir": str(output),
+        "max_length": None,
+        # What is learned. A batch goes to the trainer whole and is split there into what fits.
+        "num_train_epochs": recipe.epochs,
+        "per_device_train_batch_size": recipe.batch_size // processes,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": recipe.warmup_steps(len(rows)),
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        # How fast. Recomputing activations only pays where a single row is longer than a micro-batch should be.
+        "gradient_checkpointing": longest > limits.micro_batch_tokens,
+        "bf16": precision == "bf16",
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        # Who hears of it: our callback only, which also says when to write a checkpoint.
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+    }
+
+
+def _sft(**arguments: Any) -> Any:
     from trl import SFTConfig
 
-    longest = max(len(row.input_ids) for row in rows)
-    micro_batch_size = recipe.micro_batch_size(longest)
-    return SFTConfig(
-        output_dir=str(output),
-        # The rows are ready: no tokenising, no truncating, no dropping, no packing.
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        packing=False,
-        # What is learned.
-        num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=micro_batch_size,
-        gradient_accumulation_steps=recipe.batch_size // micro_batch_size,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=math.ceil(WARMUP_SHARE * recipe.steps(len(rows))),
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        # How fast. Recomputing activations only pays where a single row is longer than a micro-batch should be.
-        train_sampling_strategy="group_by_length",
-        gradient_checkpointing=longest > recipe.micro_batch_tokens,
-        bf16=precision == "bf16",
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
-        # Who hears of it: our callback only.
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
-        save_strategy="no",
-    )
+    # The rows are ready: no tokenising, no truncating, no dropping.
+    return SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True}, packing=False)
+
+
+def _dpo(**arguments: Any) -> Any:
+    from trl import DPOConfig
+
+    return DPOConfig(**arguments)
 
 
 def _pad_token_id(tokenizer: Any) -> int:
@@ -235,41 +270,146 @@ def _pad_token_id(tokenizer: Any) -> int:
     return padding
 
 
-def _counting_collator(pad_token_id: int) -> Any:
+def _collator(recipe: Recipe, pad_token_id: int) -> Any:
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    class CountingCollator(DataCollatorForLanguageModeling):  # type: ignore[misc]
-        """Pads rows to a batch and counts them."""
-
-        rows_seen = 0
-
+    class Rows(DataCollatorForLanguageModeling):  # type: ignore[misc]
         def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-            self.rows_seen += len(examples)
-            return super().torch_call(examples)
+            return batches.pad_right(examples, self.pad_token_id)
 
-    return CountingCollator(pad_token_id=pad_token_id)
+    kind = DataCollatorForPreference if recipe.method == "dpo" else Rows
+    return kind(pad_token_id=pad_token_id)
 
 
-def _progress_callback(log: Path, total_steps: int, report: StepReport) -> Any:
-    from transformers import TrainerCallback
+class _OurTrainer:
+    """What both trainers do our way. Mixed in before TRL's class."""
 
-    class Progress(TrainerCallback):  # type: ignore[misc]
-        """Writes the loss of every step and passes it on."""
+    rows_seen = 0
 
-        def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_: Any) -> None:
-            if "loss" not in logs:  # the summary at the end
-                return
-            if not math.isfinite(logs["loss"]):
-                raise LocalLLMError(
-                    f"the loss became {logs['loss']} at step {state.global_step}",
-                    hint="use a smaller learning rate multiplier",
+    def prepare_for(
+        self, recipe: Recipe, limits: Limits, lengths: list[int], validation_rows: Sequence[Any]
+    ) -> None:
+        self._recipe = recipe
+        self._limits = limits
+        self._lengths = lengths
+        self._validation_rows = validation_rows
+
+    def _get_train_sampler(self, *_: Any) -> Any:
+        """An order that follows from seed and epoch, so that a resumed run sees the same rows."""
+        return EpochSampler(self._lengths, batch_size=self._recipe.batch_size, seed=self._recipe.seed)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None here: an adapter gets its card when it is published."""
+
+
+def _supervised_trainer(flash: bool) -> Any:
+    import torch
+    from trl import SFTTrainer
+
+    class Supervised(_OurTrainer, SFTTrainer):  # type: ignore[misc]
+        def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
+            """The gradients of a whole batch, gathered over the micro-batches that fit."""
+            split = batches.split_packed if flash else batches.split
+            self.rows_seen += len(inputs["input_ids"])
+            self._correct, self._labelled = 0, 0
+            loss = torch.zeros((), device=self.args.device)
+            for part in split(inputs, self._limits.micro_batch_tokens):
+                loss += super().training_step(model, part, num_items_in_batch)
+            if self._labelled:
+                self._metrics["train"]["mean_token_accuracy"].append(self._correct / self._labelled)
+            return loss
+
+        def compute_loss(
+            self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            """TRL scores labelled tokens alone only where Triton is: elsewhere we do, at a third of the time."""
+            inner = self.accelerator.unwrap_model(model).get_base_model()
+            elsewhere = self.args.device.type == "cuda" or self.accelerator.num_processes > 1
+            if elsewhere or self.aux_loss_enabled or not keeps_logits(inner):
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            loss, correct, labelled = labelled_loss(model, inputs)
+            self._correct += correct.item()
+            self._labelled += labelled.item()
+            return loss / num_items_in_batch
+
+        def validate(self) -> tuple[float | None, float | None]:
+            """Mean loss and accuracy over all labelled tokens of the validation rows."""
+            if not self._validation_rows:
+                return None, None
+            found = self.score_rows(self.model, self._validation_rows)
+            return found.loss, found.accuracy
+
+        def score_rows(self, model: Any, rows: Sequence[Row]) -> Any:
+            with self.compute_loss_context_manager():
+                return score(
+                    model,
+                    rows,
+                    pad_token_id=self.data_collator.pad_token_id,
+                    max_tokens=self._limits.micro_batch_tokens,
+                    device=self.args.device,
                 )
-            entry = {key: logs[key] for key in ("epoch", "loss", "learning_rate", "grad_norm")}
-            with log.open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps({"step": state.global_step, **entry}) + "\n")
-            report(state.global_step, total_steps, logs["loss"])
 
-    return Progress()
+    return Supervised
+
+
+def _preference_trainer(_flash: bool) -> Any:
+    import torch
+    from datasets import Dataset
+    from trl import DPOTrainer
+
+    class Preference(_OurTrainer, DPOTrainer):  # type: ignore[misc]
+        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+            """Our rows are tokenised; TRL has no switch to skip this."""
+            return dataset
+
+        def training_step(self, model: Any, inputs: dict[str, Any], *_: Any) -> Any:
+            loss = torch.zeros((), device=self.args.device)
+            pairs = len(inputs["input_ids"]) // 2
+            self.rows_seen += pairs
+            lengths = inputs["attention_mask"].sum(dim=1)
+            longest = torch.maximum(lengths[:pairs], lengths[pairs:]).tolist()
+            # Both answers of a pair pass together.
+            for group in batches.micro_batches([2 * length for length in longest], self._limits.micro_batch_tokens):
+                both = group + [pairs + index for index in group]
+                part = {name: tensor[both, : max(longest[i] for i in group)] for name, tensor in inputs.items()}
+                self._share = len(group) / pairs
+                loss += super().training_step(model, part, None)
+            return loss
+
+        def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
+            result = super().compute_loss(model, inputs, *rest, **named)
+            # TRL's is a mean over the pairs it is given: weighted, the parts add up to the mean over the batch.
+            return result * self._share if self.model.training else result
+
+        def validate(self) -> tuple[float | None, float | None]:
+            """Mean loss over the validation pairs; there is no accuracy of tokens."""
+            if not self._validation_rows:
+                return None, None
+            found = self.evaluate(Dataset.from_list([row.columns() for row in self._validation_rows]))
+            return found["eval_loss"], None
+
+    return Preference
+
+
+def _probe(trainer: Any, tokenizer: Any, limits: Limits) -> tuple[float, float]:
+    """Loss of base and adapter on the fixed general text."""
+    rows = probe_rows(tokenizer)
+    model = trainer.model
+
+    def loss() -> float:
+        with trainer.compute_loss_context_manager():
+            return score(
+                model,
+                rows,
+                pad_token_id=trainer.data_collator.pad_token_id,
+                max_tokens=limits.micro_batch_tokens,
+                device=trainer.args.device,
+            ).loss
+
+    with lora.without_adapter(model):
+        before = loss()
+    return before, loss()
 
 
 def _refuse_lost_rows(seen: int, expected: int) -> None:
@@ -277,8 +417,7 @@ def _refuse_lost_rows(seen: int, expected: int) -> None:
         raise LocalLLMError(f"{seen} rows were trained; expected {expected}: the training library lost some")
 
 
-def _save(model: Any, output: Path, base_name: str) -> None:
-    # PEFT would write the local path of the base, which is nobody's business.
-    model.peft_config["default"].base_model_name_or_path = base_name
-    # "auto" looks the base up on a hub to see whether its vocabulary was enlarged (peft#1452); ours never is.
-    model.save_pretrained(output, save_embedding_layers=False)
+def _peak_resident_bytes() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

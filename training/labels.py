@@ -28,8 +28,36 @@ class Row:
     labels: list[int]  # the token itself where it is trained, else IGNORED
 
     @property
+    def tokens(self) -> int:
+        return len(self.input_ids)
+
+    @property
     def trained_tokens(self) -> int:
         return sum(label != IGNORED for label in self.labels)
+
+    def columns(self) -> dict[str, list[int]]:
+        """The row as the training library's data set holds it."""
+        return {"input_ids": self.input_ids, "labels": self.labels}
+
+
+@dataclass(frozen=True)
+class PreferenceRow:
+    line: int
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    cut_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
+
+    @property
+    def trained_tokens(self) -> int:
+        return len(self.chosen_ids) + len(self.rejected_ids)
+
+    def columns(self) -> dict[str, list[int]]:
+        return {"prompt_ids": self.prompt_ids, "chosen_ids": self.chosen_ids, "rejected_ids": self.rejected_ids}
 
 
 @dataclass(frozen=True)

@@ -1,211 +1,228 @@
 """One fine-tuning job from its file to a published adapter. The trainer's child and the command line run this."""
 
-import math
 import shutil
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
-
 from local_llm import ledger
-from local_llm.adapters import AdapterRegistry, AdapterRun
-from local_llm.errors import InvalidInputError, LocalLLMError
+from local_llm.adapters import AdapterRegistry
+from local_llm.errors import LocalLLMError
 from local_llm.files import FileStore
-from local_llm.models import Model, ModelStore
-from local_llm.permissions import local_admin
 from local_llm.settings import Settings
 from local_llm.state import Adapter, Job, State
-from training import jobs
-from training.adapter import LOSS_LOG, Outcome, Recipe, StepReport, hidden_size, train_adapter
-from training.data import TrainingData, read_training_file
-from training.hyperparameters import Hyperparameters, Resolved
+from training import checkpoints, jobs, plan
+from training.adapter import EPOCHS, STEPS, Limits, Outcome, train_adapter
+from training.failures import StoppedError, in_our_words, is_out_of_memory
 from training.jobs import Lease
-from training.labels import Row, build_rows, load_tokenizer
+from training.preparation import Prepared, prepare
+from training.progress import EpochMetrics, RunLog
+from training.publishing import Publisher, adapters_of
+from training.recipe import Recipe
+from training.reporting import TENSORBOARD, JobListener, Report
+from training.results import FILENAME, TensorBoardLog, result_csv
 
-Report = Callable[[int, int, str], None]  # done and total steps, and a note for people
+RESULTS = "fine-tune-results"  # purpose of a result file
+SMALLEST_MICRO_BATCH_TOKENS = 64
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
-# Events are rows on disk: one a second tells enough of a run of thousands of steps.
-SECONDS_BETWEEN_EVENTS = 1.0
+
+def run_job(
+    settings: Settings,
+    state: State,
+    lease: Lease,
+    *,
+    report: Report | None = None,
+    stop: threading.Event | None = None,
+) -> str:
+    """Runs the job that `lease` holds, from its last step checkpoint if it has one; returns the model's name.
+
+    `report(done, total, note)` is called after every step. Once `stop` is set the run ends after its step, which is
+    in a checkpoint then. Any failure is written to the job and raised again; nothing of it stays published.
+
+    Raises: StoppedError; LeaseLostError if the job was cancelled, paused or taken over; what prepare() and training
+        raise, in our words.
+    """
+    try:
+        return _run(settings, state, lease, report, stop or threading.Event())
+    except (jobs.LeaseLostError, StoppedError):
+        raise
+    except Exception as error:
+        ours = in_our_words(error)
+        _withdraw(settings, state, lease, ours)
+        raise ours from error
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Everything that can be wrong with a job is found before this exists."""
+class _Run:
+    """One attempt at a job: what its parts work with."""
 
-    base: Model
-    data: TrainingData
-    rows: list[Row]
-    tokenizer: Any
-    resolved: Resolved
+    settings: Settings
+    state: State
+    lease: Lease
+    job: Job
+    prepared: Prepared
     recipe: Recipe
+    folder: Path
+    publisher: Publisher
 
 
-def prepare(settings: Settings, job: Job, training_file: Path, shown_as: str) -> Prepared:
-    """Checks file, model and hyperparameters, and builds the rows.
-
-    Raises: TrainingDataError with all problems at once; InvalidInputError, NotFoundError, IntegrityError.
-    """
-    training = settings.training
-    ours = job.method.get("lora", {})
-    rank = ours.get("rank", training.rank)
-    if rank > settings.engine.max_lora_rank:
-        raise InvalidInputError(
-            f"rank is {rank}; the engine serves up to {settings.engine.max_lora_rank}",
-            hint="use a smaller rank, or raise engine.max_lora_rank",
-            param="rank",
-        )
-    data = read_training_file(training_file, shown_as=shown_as)
-    base = ModelStore(settings.place.models).get(job.model, "base")
-    tokenizer = load_tokenizer(base.path)
-    rows = build_rows(tokenizer, data.examples, max_tokens=training.max_tokens, shown_as=shown_as)
-    resolved = Hyperparameters.from_json(job.hyperparameters).resolve(len(rows), hidden_size(base.path))
-    recipe = Recipe.build(
-        resolved,
-        rank=rank,
-        alpha=training.alpha,
-        learning_rate=training.learning_rate,
-        seed=job.seed,
-        quantization=ours.get("quantization", training.quantization),
-    )
-    return Prepared(base, data, rows, tokenizer, resolved, recipe)
-
-
-def run_job(settings: Settings, state: State, lease: Lease, *, report: Report | None = None) -> str:
-    """Runs the job that `lease` holds and returns the name of the fine-tuned model.
-
-    Any failure is written to the job and raised again; nothing is published then.
-
-    Raises: LeaseLostError if the job was cancelled or taken over meanwhile; what prepare() and training raise.
-    """
-    try:
-        return _run(settings, state, lease, report)
-    except jobs.LeaseLostError:
-        raise
-    except LocalLLMError as error:
-        jobs.fail(state, lease, error)
-        raise
-    except Exception as error:
-        jobs.fail(state, lease, LocalLLMError(f"unexpected {type(error).__name__}: {error}"))
-        raise
-
-
-def _run(settings: Settings, state: State, lease: Lease, report: Report | None) -> str:
+def _run(settings: Settings, state: State, lease: Lease, report: Report | None, stop: threading.Event) -> str:
     wall, cpu = time.monotonic(), time.process_time()
+    run = _begin(settings, state, lease)
+    finished = adapters_of(state, run.job.id).get(None)
+    if finished is not None:  # an earlier attempt died between publishing and saying so
+        return _succeed(run, finished)
+    outcome = _train(run, report, stop)
+    overhead = time.monotonic() - wall - outcome.seconds_here
+    facts = _facts(run, outcome, seconds=outcome.seconds + overhead, cpu_seconds=time.process_time() - cpu)
+    jobs.renew(state, lease)  # the last look before something becomes visible
+    adapter = run.publisher.publish_finished(outcome.adapter, _epoch(run, outcome.step), facts)
+    ledger.record(
+        state, run.job.project_id, "training", {**facts, "job_id": run.job.id, "fine_tuned_model": adapter.name}
+    )
+    return _succeed(run, adapter)
+
+
+def discard_checkpoints(folder: Path) -> None:
+    """Frees what a finished job's folder holds beside its logs."""
+    for name in (STEPS, EPOCHS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _begin(settings: Settings, state: State, lease: Lease) -> _Run:
+    """Checks everything and settles what will be trained."""
     job = jobs.load(state, lease)
-    published = _published_by(state, job.id)
-    if published is not None:  # an earlier attempt died between publishing and saying so
-        return _succeed(settings, state, lease, published)
     jobs.report_event(state, lease, f"Validating training file: {job.training_file}")
-    prepared = _prepare_stored(settings, state, job)
+    prepared = prepare(settings, state, job)
     jobs.set_hyperparameters(state, lease, prepared.resolved.to_json())
-    jobs.report_event(state, lease, "Files validated, training begins")
-    folder = _fresh_folder(settings.place.jobs / job.id)
+    for notice in prepared.notices:
+        jobs.report_event(state, lease, notice, level="warn")
+    if job.output_name is None:
+        job.output_name = AdapterRegistry(settings, state).new_name(prepared.base.name, job.suffix)
+        jobs.set_output_name(state, lease, job.output_name)
+    folder = settings.place.jobs / job.id
+    recipe = plan.settle(
+        folder, prepared.recipe, data_sha256=prepared.data_sha256, base_sha256=prepared.base.manifest.sha256
+    )
+    publisher = Publisher(settings, state, lease, job, prepared, recipe)
+    return _Run(settings, state, lease, job, prepared, recipe, folder, publisher)
+
+
+def _train(run: _Run, report: Report | None, stop: threading.Event) -> Outcome:
+    """Trains; where memory does not suffice, once more with micro-batches of half the size."""
+    tokens = run.job.micro_batch_tokens or run.settings.training.micro_batch_tokens
     try:
-        outcome = train_adapter(
-            base=prepared.base.path,
-            base_name=prepared.base.name,
-            tokenizer=prepared.tokenizer,
-            rows=prepared.rows,
-            recipe=prepared.recipe,
-            output=folder,
-            report=_reporting(state, lease, report),
+        return _attempt(run, tokens, report, stop)
+    except Exception as error:
+        if not is_out_of_memory(error) or tokens <= SMALLEST_MICRO_BATCH_TOKENS:
+            raise
+    # Here, after the handler, the traceback no longer holds the tensors of the failed attempt.
+    less = max(SMALLEST_MICRO_BATCH_TOKENS, tokens // 2)
+    jobs.set_micro_batch_tokens(run.state, run.lease, less)
+    message = f"Out of memory with micro-batches of {tokens} tokens; trying again with {less}"
+    jobs.report_event(run.state, run.lease, message, level="warn")
+    return _attempt(run, less, report, stop)
+
+
+def _attempt(run: _Run, micro_batch_tokens: int, report: Report | None, stop: threading.Event) -> Outcome:
+    checkpoint = checkpoints.newest(run.folder / STEPS)
+    start = checkpoints.step_of(checkpoint) if checkpoint else 0
+    message = f"Training goes on from step {start}" if start else "Files validated, training begins"
+    jobs.report_event(run.state, run.lease, message)
+    settings = run.settings
+    tensorboard = TensorBoardLog(run.folder / TENSORBOARD, start=start)
+    listener = JobListener(
+        run.state,
+        run.lease,
+        run.publisher,
+        epochs=run.recipe.epochs,
+        tensorboard=tensorboard,
+        report=report,
+        stop=stop,
+    )
+    try:
+        return train_adapter(
+            base=run.prepared.base.path,
+            base_name=run.prepared.base.name,
+            tokenizer=run.prepared.tokenizer,
+            rows=run.prepared.rows,
+            validation_rows=run.prepared.validation_rows,
+            recipe=run.recipe,
+            limits=Limits(
+                micro_batch_tokens=micro_batch_tokens,
+                checkpoint_seconds=settings.training.checkpoint_seconds,
+                gpu_memory_share=settings.gpu.training_memory_share if settings.gpu.sharing == "split" else None,
+            ),
+            output=run.folder,
+            listener=listener,
         )
-        facts = _facts(prepared, outcome, seconds=time.monotonic() - wall, cpu_seconds=time.process_time() - cpu)
-        jobs.renew(state, lease)  # the last look before something becomes visible
-        adapter = _publish(settings, state, job, prepared, folder, facts)
     finally:
-        _keep_only_log(folder)
-    ledger.record(state, job.project_id, "training", {**facts, "job_id": job.id, "fine_tuned_model": adapter.name})
-    return _succeed(settings, state, lease, adapter)
+        tensorboard.close()
 
 
-def _prepare_stored(settings: Settings, state: State, job: Job) -> Prepared:
-    files = FileStore(settings, state)
-    row = files.get(job.training_file, local_admin(job.project_id))
-    return prepare(settings, job, files.path(row.id), row.filename)
+def _epoch(run: _Run, step: int) -> EpochMetrics:
+    return next(entry for entry in RunLog(run.folder).epochs() if entry.step == step)
 
 
-def _fresh_folder(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt
-    folder.mkdir(parents=True)
-    return folder
-
-
-def _keep_only_log(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.name != LOSS_LOG:
-            path.unlink()
-
-
-def _reporting(state: State, lease: Lease, report: Report | None) -> StepReport:
-    """Passes each step on, as an event at most once a second; raises LeaseLostError once we are fenced out."""
-    last = -math.inf
-
-    def step(done: int, total: int, loss: float) -> None:
-        nonlocal last
-        if report is not None:
-            report(done, total, f"loss {loss:.3f}")
-        if done == total or time.monotonic() - last >= SECONDS_BETWEEN_EVENTS:
-            last = time.monotonic()
-            data = {"step": done, "total_steps": total, "train_loss": loss}
-            jobs.report_event(state, lease, f"Step {done}/{total}: training loss={loss:.2f}", data=data)
-
-    return step
-
-
-def _facts(prepared: Prepared, outcome: Outcome, *, seconds: float, cpu_seconds: float) -> dict[str, Any]:
+def _facts(run: _Run, outcome: Outcome, *, seconds: float, cpu_seconds: float) -> dict[str, Any]:
     """What the ledger keeps: all that a run cost, and what it did with it."""
+    prepared = run.prepared
     return {
+        "method": run.recipe.method,
         "seconds": round(seconds, 3),
-        "cpu_seconds": round(cpu_seconds, 3),
+        "cpu_seconds": round(cpu_seconds, 3),  # of the last attempt
         "loop_seconds": outcome.seconds,
+        "resumed_at_step": outcome.resumed_at_step,
         "examples": len(prepared.rows),
-        "epochs": prepared.recipe.epochs,
+        "epochs": run.recipe.epochs,
         "steps": outcome.steps,
+        "step": outcome.step,
         "tokens": outcome.tokens,
         "trained_tokens": outcome.trained_tokens,
         "first_loss": outcome.first_loss,
         "final_loss": outcome.final_loss,
+        "probe_loss_before": outcome.probe_loss_before,
+        "probe_loss_after": outcome.probe_loss_after,
+        "peak_memory_bytes": outcome.peak_memory_bytes,
         "base": prepared.base.name,
         "base_sha256": prepared.base.manifest.sha256,
-        "data_sha256": prepared.data.sha256,
+        "data_sha256": prepared.data_sha256,
         "device": outcome.device,
         "precision": outcome.precision,
     }
 
 
-def _publish(
-    settings: Settings, state: State, job: Job, prepared: Prepared, folder: Path, facts: dict[str, Any]
-) -> Adapter:
-    run = AdapterRun(
-        data_sha256=prepared.data.sha256,
-        settings={**asdict(prepared.recipe), **prepared.resolved.to_json()},
-        metrics=facts,
-        versions={name: version(name) for name in LIBRARIES},
-        job_id=job.id,
-    )
-    return AdapterRegistry(settings, state).publish(
-        folder, base=prepared.base, suffix=job.suffix, project_id=job.project_id, run=run
-    )
-
-
-def _succeed(settings: Settings, state: State, lease: Lease, adapter: Adapter) -> str:
-    registry = AdapterRegistry(settings, state)
+def _succeed(run: _Run, adapter: Adapter) -> str:
+    registry = AdapterRegistry(run.settings, run.state)
     metrics = registry.manifest(adapter)["metrics"]
     try:
+        _store_results(run)
         # The hosted API bills, and reports, every token of the file in every epoch.
-        jobs.succeed(state, lease, fine_tuned_model=adapter.name, trained_tokens=metrics["tokens"])
+        jobs.succeed(run.state, run.lease, fine_tuned_model=adapter.name, trained_tokens=metrics["tokens"])
     except jobs.LeaseLostError:
         registry.delete(adapter)  # cancelled at the last moment
         raise
+    discard_checkpoints(run.folder)
     return adapter.name
 
 
-def _published_by(state: State, job_id: str) -> Adapter | None:
-    with state.session() as session:
-        return session.scalars(select(Adapter).where(Adapter.job_id == job_id)).first()
+def _store_results(run: _Run) -> None:
+    log = RunLog(run.folder)
+    row = FileStore(run.settings, run.state).add(
+        iter([result_csv(log.steps(), log.epochs())]),
+        filename=FILENAME,
+        purpose=RESULTS,
+        project_id=run.job.project_id,
+    )
+    jobs.set_result_files(run.state, run.lease, [row.id])
+
+
+def _withdraw(settings: Settings, state: State, lease: Lease, error: LocalLLMError) -> None:
+    """Fails the job. What it wrote goes first: on a full disk that makes the room to say so."""
+    discard_checkpoints(settings.place.jobs / lease.job_id)
+    registry = AdapterRegistry(settings, state)
+    for adapter in adapters_of(state, lease.job_id).values():
+        registry.delete(adapter)
+    jobs.fail(state, lease, error)

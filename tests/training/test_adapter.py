@@ -1,6 +1,5 @@
 """The trainer learns what it is given, all of it, and the same whatever fits through at once."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +7,17 @@ from typing import Any
 
 import pytest
 
-from local_llm.adapters import CONFIG, WEIGHTS, refuse_unservable
+from local_llm.adapters import CONFIG, refuse_unservable
 from local_llm.errors import LocalLLMError
-from training.adapter import LOSS_LOG, Outcome, Recipe, _refuse_lost_rows, train_adapter
+from training.adapter import EPOCHS, Outcome, _refuse_lost_rows
 from training.data import Example, Message
-from training.labels import Row, build_rows
+from training.failures import LossError
+from training.labels import PreferenceRow, Row, build_rows
+from training.progress import RunLog
 
-RECIPE = Recipe(rank=8, alpha=16, learning_rate=1e-2, epochs=2, batch_size=8, seed=7)
+from .runs import EVERY_STEP, RECIPE, SELDOM, Heard, same_weights, train, weights
+
+Run = Callable[..., tuple[Outcome, Path]]
 
 
 @pytest.fixture(scope="module")
@@ -28,105 +31,137 @@ def rows(tokenizer: Any) -> list[Row]:
 
 
 @pytest.fixture
-def train(
-    tiny_folder: Path, tokenizer: Any, rows: list[Row], tmp_path: Path
-) -> Callable[..., tuple[Outcome, Path]]:
-    def run(recipe: Recipe, report: Callable[[int, int, float], None] = lambda *_: None) -> tuple[Outcome, Path]:
+def run(tiny_folder: Path, rows: list[Row], tmp_path: Path) -> Run:
+    def start(**options: Any) -> tuple[Outcome, Path]:
         output = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
-        output.mkdir()
-        outcome = train_adapter(
-            base=tiny_folder, base_name="tiny", tokenizer=tokenizer, rows=rows, recipe=recipe, output=output,
-            report=report,
-        )  # fmt: skip
-        return outcome, output
+        return train(output, tiny_folder, options.pop("rows", rows), **options), output
 
-    return run
-
-
-def test_on_4_bit_weights_the_loss_falls_and_the_adapter_is_an_ordinary_one(
-    train: Callable[..., tuple[Outcome, Path]],
-) -> None:
-    outcome, folder = train(replace(RECIPE, quantization="4bit"))
-    assert outcome.final_loss < outcome.first_loss - 0.5
-    assert "quant" not in (folder / CONFIG).read_text().replace('"qalora', "")
-    refuse_unservable(folder, max_rank=8)
-    _, plain = train(RECIPE)
-    assert {name: tensor.shape for name, tensor in weights(folder).items()} == {
-        name: tensor.shape for name, tensor in weights(plain).items()
-    }
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    return load_file(folder / WEIGHTS)
+    return start
 
 
 def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / LOSS_LOG).read_text().splitlines()]
+    return [entry.loss for entry in RunLog(folder).steps()]
 
 
 def test_the_loss_falls_every_row_is_trained_and_the_adapter_can_be_served(
-    train: Callable[..., tuple[Outcome, Path]],
-    rows: list[Row],
-    tiny_folder: Path,
-    capfd: pytest.CaptureFixture[str],
+    run: Run, rows: list[Row], tiny_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     capfd.readouterr()
-    reported: list[tuple[int, int, float]] = []
-    outcome, folder = train(RECIPE, lambda *step: reported.append(step))
+    heard = Heard()
+    outcome, folder = run(listener=heard, validation_rows=rows[:4])
     assert capfd.readouterr().out == "", "stdout belongs to the result"
 
-    assert outcome.steps == 6  # 2 epochs of 3 batches
-    assert [step[:2] for step in reported] == [(n, 6) for n in range(1, 7)]
+    assert outcome.steps == outcome.step == 6  # 2 epochs of 3 batches
+    assert [(metrics.step, total) for metrics, total in heard.steps] == [(n, 6) for n in range(1, 7)]
     assert outcome.tokens == 2 * sum(len(row.input_ids) for row in rows)
     assert outcome.trained_tokens == 2 * sum(row.trained_tokens for row in rows)
     assert outcome.final_loss < outcome.first_loss - 0.5
-    assert losses(folder) == [loss for _, _, loss in reported]
+    assert losses(folder) == [metrics.loss for metrics, _ in heard.steps]
+    assert all(metrics.accuracy is not None and 0 <= metrics.accuracy <= 1 for metrics, _ in heard.steps)
 
-    config = refuse_unservable(folder, max_rank=8)
+    assert [(metrics.epoch, metrics.step) for metrics in heard.epochs] == [(1, 3), (2, 6)]
+    first, second = (metrics.valid_loss for metrics in heard.epochs)
+    assert first is not None
+    assert second is not None
+    assert second < first
+    assert heard.checkpoints == [3, 6]
+    assert outcome.probe_loss_before != outcome.probe_loss_after
+    assert outcome.peak_memory_bytes > 100 * 1024**2
+
+    config = refuse_unservable(outcome.adapter, max_rank=8)
     assert config["base_model_name_or_path"] == "tiny"
-    assert str(tiny_folder) not in (folder / CONFIG).read_text()
+    assert str(tiny_folder) not in (outcome.adapter / CONFIG).read_text()
     assert {name.rpartition(".")[2] for name in config["target_modules"]} == {
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     }  # fmt: skip
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_folder), folder)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_folder), outcome.adapter)
     assert model.active_adapters == ["default"]
 
 
-def test_a_batch_of_8_trains_what_8_accumulated_rows_train(train: Callable[..., tuple[Outcome, Path]]) -> None:
+def test_on_4_bit_weights_the_loss_falls_and_the_adapter_is_an_ordinary_one(run: Run) -> None:
+    outcome, _ = run(recipe=replace(RECIPE, quantization="4bit"))
+    assert outcome.final_loss < outcome.first_loss - 0.5
+    assert "quant" not in (outcome.adapter / CONFIG).read_text().replace('"qalora', "")
+    refuse_unservable(outcome.adapter, max_rank=8)
+    plain, _ = run()
+    assert {name: tensor.shape for name, tensor in weights(outcome.adapter).items()} == {
+        name: tensor.shape for name, tensor in weights(plain.adapter).items()
+    }
+
+
+def test_rslora_is_trained_and_said_so_in_the_configuration(run: Run) -> None:
+    outcome, _ = run(recipe=replace(RECIPE, rslora=True, epochs=1))
+    assert refuse_unservable(outcome.adapter, max_rank=8)["use_rslora"] is True
+
+
+def test_a_batch_of_8_trains_what_8_accumulated_rows_train(run: Run) -> None:
     """Rows differ in length and in trained tokens, so a mean of means would show."""
-    _, whole = train(RECIPE)
-    _, accumulated = train(replace(RECIPE, micro_batch_tokens=1))
-    assert losses(accumulated) == pytest.approx(losses(whole), abs=0.02)  # bf16 rounds at 2**-8 of about 10
-    one, other = weights(whole), weights(accumulated)
+    whole, folder = run()
+    accumulated, other_folder = run(limits=replace(SELDOM, micro_batch_tokens=1))
+    assert losses(other_folder) == pytest.approx(losses(folder), abs=0.02)  # bf16 rounds at 2**-8 of about 10
+    one, other = weights(whole.adapter), weights(accumulated.adapter)
     for name, tensor in one.items():
         difference = (tensor - other[name]).norm() / tensor.norm()
         assert difference < 0.05, (name, difference)
 
 
-def test_the_same_seed_trains_the_same_adapter(train: Callable[..., tuple[Outcome, Path]]) -> None:
+def test_the_first_loss_is_the_bases_own(run: Run, rows: list[Row], tiny_folder: Path) -> None:
+    """Computed by transformers' own loss, over the rows of the first batch and their padding."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from training.batches import pad_right
+    from training.order import epoch_order
+
+    outcome, _ = run(recipe=replace(RECIPE, epochs=1))
+    first = epoch_order([row.tokens for row in rows], batch_size=8, seed=RECIPE.seed, epoch=0)[:8]
+    batch = pad_right([rows[index].columns() for index in first], 0)
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
+    with torch.no_grad():
+        expected = model(**batch).loss.item()
+    assert outcome.first_loss == pytest.approx(expected, rel=0.005)  # the trainer computes in bf16
+
+
+def test_the_same_seed_trains_the_same_adapter(run: Run) -> None:
     recipe = replace(RECIPE, epochs=1)
-    (_, one), (_, same), (_, other) = train(recipe), train(recipe), train(replace(recipe, seed=8))
-    assert losses(one) == losses(same)
-    assert all((tensor == weights(same)[name]).all() for name, tensor in weights(one).items())
-    assert losses(one) != losses(other)
+    (one, folder), (same, _), (_, other) = (
+        run(recipe=recipe),
+        run(recipe=recipe),
+        run(recipe=replace(recipe, seed=8)),
+    )
+    assert same_weights(one.adapter, same.adapter)
+    assert losses(folder) != losses(other)
 
 
-def test_what_the_report_raises_ends_the_run(train: Callable[..., tuple[Outcome, Path]]) -> None:
-    def report(done: int, total: int, loss: float) -> None:
-        raise KeyboardInterrupt
+def test_of_early_stopping_the_best_epoch_remains(run: Run, rows: list[Row]) -> None:
+    """A rate that ruins the model: the first epoch is the best, and after two worse ones it ends."""
+    heard = Heard()
+    recipe = replace(RECIPE, epochs=9, learning_rate=1.0, early_stopping_epochs=2)
+    outcome, folder = run(recipe=recipe, validation_rows=rows[:4], listener=heard)
+    validated = [metrics.valid_loss for metrics in heard.epochs]
+    best = min(range(len(validated)), key=lambda index: validated[index] or 0)
+    assert len(validated) == best + 3 < 9
+    assert outcome.step == 3 * (best + 1)
+    assert outcome.adapter == folder / EPOCHS / str(outcome.step)
+    assert outcome.adapter.exists()
 
-    with pytest.raises(KeyboardInterrupt):
-        train(RECIPE, report)
+
+def test_what_the_listener_raises_ends_the_run_after_a_checkpoint(run: Run) -> None:
+    def refuse(metrics: Any) -> None:
+        raise OSError("enough")
+
+    heard = Heard(raises=refuse)
+    with pytest.raises(OSError, match="enough"):
+        run(listener=heard)
+    assert len(heard.steps) == 1
 
 
-def test_a_loss_that_is_no_number_ends_the_run(train: Callable[..., tuple[Outcome, Path]]) -> None:
-    with pytest.raises(LocalLLMError, match="the loss became"):
-        train(replace(RECIPE, learning_rate=1e30))
+def test_a_loss_that_is_no_number_ends_the_run(run: Run) -> None:
+    with pytest.raises(LossError, match="the loss became"):
+        run(recipe=replace(RECIPE, learning_rate=1e30))
 
 
 def test_lost_rows_are_an_error() -> None:
@@ -134,10 +169,24 @@ def test_lost_rows_are_an_error() -> None:
         _refuse_lost_rows(19, 20)
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "longest_tokens", "size"),
-    [(8, 100, 8), (8, 300, 4), (8, 5000, 1), (6, 500, 3), (7, 400, 1), (256, 64, 32)],
-)
-def test_micro_batches_divide_the_batch_and_fit(batch_size: int, longest_tokens: int, size: int) -> None:
-    recipe = replace(RECIPE, batch_size=batch_size, micro_batch_tokens=2048)
-    assert recipe.micro_batch_size(longest_tokens) == size
+def test_preferences_are_learned_and_batches_of_pairs_add_up(run: Run, tokenizer: Any) -> None:
+    pairs = [
+        PreferenceRow(
+            n,
+            tokenizer(f"Question {n}?")["input_ids"],
+            tokenizer("Aye. " * (n % 3 + 1))["input_ids"],
+            tokenizer("No. " * (n % 4 + 1))["input_ids"],
+        )
+        for n in range(1, 13)
+    ]
+    recipe = replace(RECIPE, method="dpo", batch_size=4, learning_rate=1e-2, epochs=3)
+    heard = Heard()
+    outcome, folder = run(rows=pairs, recipe=recipe, listener=heard, validation_rows=pairs[:4])
+    assert outcome.first_loss == pytest.approx(0.6931, abs=1e-3)  # ln 2: nothing is preferred yet
+    assert outcome.final_loss < 0.4
+    assert heard.steps[-1][0].reward_accuracy == 1.0
+    assert heard.epochs[-1].valid_loss is not None
+    assert heard.epochs[-1].valid_loss < 0.5
+    refuse_unservable(outcome.adapter, max_rank=8)
+    _, one_by_one = run(rows=pairs, recipe=recipe, limits=replace(EVERY_STEP, micro_batch_tokens=1))
+    assert losses(one_by_one) == pytest.approx(losses(folder), abs=0.05)

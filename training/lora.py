@@ -1,0 +1,44 @@
+"""LoRA: the one file that knows PEFT."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from training.recipe import Recipe
+
+
+def configuration(recipe: Recipe) -> Any:
+    """LoRA on all linear layers but the output layer.
+
+    Source: QLoRA (Dettmers et al., 2023) and "LoRA Without Regret" (Schulman et al., 2025): adapters on all
+    layers learn like full fine-tuning, those on attention alone do not. rsLoRA: Kalajdzievski, 2023.
+    """
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        use_rslora=recipe.rslora,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def save(model: Any, folder: Path, base_name: str) -> None:
+    """Writes adapter_config.json and adapter_model.safetensors of a PEFT model."""
+    configuration = model.peft_config["default"]
+    path = configuration.base_model_name_or_path
+    # PEFT would write the local path of the base, which is nobody's business.
+    configuration.base_model_name_or_path = base_name
+    try:
+        # "auto" looks the base up on a hub to see whether its vocabulary was enlarged (peft#1452); ours never is.
+        model.save_pretrained(folder, save_embedding_layers=False)
+    finally:
+        configuration.base_model_name_or_path = path
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's own card
+
+
+def without_adapter(model: Any) -> AbstractContextManager[None]:
+    """For the block, the model answers as its base does."""
+    return model.disable_adapter()
