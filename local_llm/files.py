@@ -1,18 +1,21 @@
 """Uploaded files: bytes under LOCAL_LLM_HOME/files named by their id, and one row each.
 
 A file is whole on the disk before its row exists, and its row is gone before its bytes are: whoever finds a row
-finds the file, whatever was killed when.
+finds the file, whatever was killed when. Equal files of a project share their bytes through hard links: each row
+has a path of its own name, and the file system counts how many names the bytes still have.
 """
 
 import hashlib
 import os
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy.orm import Session
 
 from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.fileio import CHUNK_BYTES, fsync_path
@@ -22,19 +25,28 @@ from local_llm.settings import Settings
 from local_llm.state import File, State
 
 FINE_TUNE = "fine-tune"
+FINE_TUNE_RESULTS = "fine-tune-results"  # written by us at the end of a job; never uploaded, not in the quota
+
 ABANDONED_AFTER_SECONDS = 24 * 3600
+FILENAME_CHARACTERS = 255  # what file systems hold, and so what a download can be saved as
+
+# Looks at a whole upload before it is published, and raises InvalidInputError to refuse it.
+Check = Callable[[Path], object]
+
+
+class QuotaExceededError(InvalidInputError):
+    code = "quota_exceeded"
 
 
 class FileWriter:
     """One upload as it arrives: write() chunks, then commit(), or discard() on any error."""
 
-    def __init__(self, folder: Path, state: State, *, filename: str, purpose: str, project_id: str, max_bytes: int):
+    def __init__(self, folder: Path, state: State, row: File, *, max_bytes: int, quota_bytes: int):
         self._folder = folder
         self._state = state
-        self._filename = filename
-        self._purpose = purpose
-        self._project_id = project_id
+        self._row = row
         self._max_bytes = max_bytes
+        self._quota_bytes = quota_bytes
         self._bytes = 0
         self._digest = hashlib.sha256()
         self._temporary = folder / f".upload-{uuid.uuid4().hex}"
@@ -46,32 +58,34 @@ class FileWriter:
         if self._bytes > self._max_bytes:
             self.discard()
             raise InvalidInputError(
-                f"{self._filename} is larger than {self._max_bytes:,} bytes",
+                f"{self._row.filename} is larger than {self._max_bytes:,} bytes",
                 hint="split it, or raise server.max_upload_bytes",
                 param="file",
             )
         self._digest.update(chunk)
         self._handle.write(chunk)
 
-    def commit(self) -> File:
-        """Makes the file last: fsync, rename, fsync of the folder, and only then the row."""
-        identifier = new_id("file-")
+    def commit(self, check: Check | None = None) -> File:
+        """Makes the file last: fsync, its name, fsync of the folder, and only then the row.
+
+        Raises: what `check` raises; QuotaExceededError. Nothing is published then.
+        """
         self._handle.flush()
+        if check is not None:
+            check(self._temporary)
         os.fsync(self._handle.fileno())
         self._handle.close()
-        self._temporary.rename(self._folder / identifier)
-        fsync_path(self._folder)
-        row = File(
-            id=identifier,
-            project_id=self._project_id,
-            filename=self._filename,
-            purpose=self._purpose,
-            bytes=self._bytes,
-            sha256=self._digest.hexdigest(),
-            created_at=now(),
-        )
-        with self._state.session() as session:
-            session.add(row)
+        row = self._row
+        row.bytes, row.sha256, row.created_at = self._bytes, self._digest.hexdigest(), now()
+        path = self._folder / row.id
+        self._publish(path)
+        try:
+            with self._state.session() as session:
+                _refuse_over_quota(session, row, self._quota_bytes)
+                session.add(row)
+        except QuotaExceededError:
+            path.unlink()
+            raise
         return row
 
     def discard(self) -> None:
@@ -79,24 +93,38 @@ class FileWriter:
         self._handle.close()
         self._temporary.unlink(missing_ok=True)
 
+    def _publish(self, path: Path) -> None:
+        """Names the bytes: those of an equal file where there are any, else the ones that were written."""
+        equal = self._equal_file()
+        if equal is not None and _link(self._folder / equal, path, self._bytes):
+            self._temporary.unlink()
+        else:
+            self._temporary.rename(path)
+        fsync_path(self._folder)
+
+    def _equal_file(self) -> str | None:
+        """The newest equal file of the project: an older one's bytes may have all the links they can have."""
+        with self._state.reading() as session:
+            query = (
+                select(File.id)
+                .where(File.project_id == self._row.project_id, File.sha256 == self._row.sha256)
+                .order_by(File.created_at.desc())
+            )
+            return session.scalars(query).first()
+
 
 class FileStore:
     def __init__(self, settings: Settings, state: State):
         self._folder = settings.place.files
         self._default_max_bytes = settings.server.max_upload_bytes
+        self._quota_bytes = settings.server.project_quota_bytes
         self._state = state
 
     def begin(self, *, filename: str, purpose: str, project_id: str, max_bytes: int | None = None) -> FileWriter:
         """A writer for a file that arrives in chunks; `max_bytes` defaults to server.max_upload_bytes."""
+        row = File(id=new_id("file-"), project_id=project_id, filename=clean_filename(filename), purpose=purpose)
         limit = self._default_max_bytes if max_bytes is None else max_bytes
-        return FileWriter(
-            self._folder,
-            self._state,
-            filename=filename,
-            purpose=purpose,
-            project_id=project_id,
-            max_bytes=limit,
-        )
+        return FileWriter(self._folder, self._state, row, max_bytes=limit, quota_bytes=self._quota_bytes)
 
     def add(
         self,
@@ -106,26 +134,27 @@ class FileStore:
         purpose: str,
         project_id: str,
         max_bytes: int | None = None,
+        check: Check | None = None,
     ) -> File:
         """Stores a file that is here, or chunks of one.
 
-        Raises: InvalidInputError if it is too large: nothing is left of it then.
+        `check` is called with the path of the whole file, under a temporary name, before anybody can find it.
+
+        Raises: InvalidInputError if it is too large or over the project's quota, and what `check` raises: nothing
+        is left of it then.
         """
         writer = self.begin(filename=filename, purpose=purpose, project_id=project_id, max_bytes=max_bytes)
         try:
             for chunk in _chunks(source) if isinstance(source, Path) else source:
                 writer.write(chunk)
-            return writer.commit()
+            return writer.commit(check)
         finally:
             writer.discard()
 
     def get(self, identifier: str, caller: Caller) -> File:
         """Raises: NotFoundError, also for a file of another project."""
         with self._state.reading() as session:
-            row = session.get(File, identifier)
-        if row is None or row.project_id != caller.project_id:
-            raise NotFoundError(f"No such File object: {identifier}", param="id")
-        return row
+            return _get(session, identifier, caller, "id")
 
     def list(
         self,
@@ -136,17 +165,22 @@ class FileStore:
         limit: int = 10_000,
         order: Literal["asc", "desc"] = "desc",
     ) -> list[File]:
-        """Files of the caller's project by time of upload; `after` is the id of the last one already seen."""
+        """Files of the caller's project by time of upload; `after` is the id of the last one already seen.
+
+        Raises: NotFoundError if `after` is none of them.
+        """
+        place = tuple_(File.created_at, File.id)
+        query = select(File).where(File.project_id == caller.project_id)
+        if purpose is not None:
+            query = query.where(File.purpose == purpose)
         with self._state.reading() as session:
-            rows = list(session.scalars(select(File).where(File.project_id == caller.project_id)))
-        rows = [row for row in rows if purpose is None or row.purpose == purpose]
-        rows.sort(key=lambda row: (row.created_at, row.id), reverse=order == "desc")
-        if after is not None:
-            position = next((place for place, row in enumerate(rows) if row.id == after), None)
-            if position is None:
-                raise NotFoundError(f"No such File object: {after}", param="after")
-            rows = rows[position + 1 :]
-        return rows[:limit]
+            if after is not None:
+                last = _get(session, after, caller, "after")
+                seen = (last.created_at, last.id)
+                query = query.where(place < seen if order == "desc" else place > seen)
+            columns = (File.created_at, File.id)
+            query = query.order_by(*(column.desc() if order == "desc" else column for column in columns))
+            return list(session.scalars(query.limit(limit)))
 
     def delete(self, identifier: str, caller: Caller) -> None:
         """Raises: NotFoundError."""
@@ -169,7 +203,53 @@ class FileStore:
                 path.unlink(missing_ok=True)
 
 
+def clean_filename(name: str) -> str:
+    """The last part of what a client calls its file, without what cannot be shown: safe to save under."""
+    base = name.replace("\\", "/").rpartition("/")[2]
+    shown = "".join(character for character in base if character.isprintable()).strip()
+    return "upload" if shown in ("", ".", "..") else shown[:FILENAME_CHARACTERS]
+
+
 def _chunks(path: Path) -> Iterable[bytes]:
     with path.open("rb") as handle:
         while chunk := handle.read(CHUNK_BYTES):
             yield chunk
+
+
+def _get(session: Session, identifier: str, caller: Caller, param: str) -> File:
+    row = session.get(File, identifier)
+    if row is None or row.project_id != caller.project_id:
+        raise NotFoundError(f"No such File object: {identifier}", param=param)
+    return row
+
+
+def _link(source: Path, target: Path, size: int) -> bool:
+    """Whether `target` now names the bytes of `source`. Not where links are not supported, where the bytes have
+    as many as they can have, or where they were deleted or cut off meanwhile."""
+    with suppress(OSError):
+        if source.stat().st_size == size:
+            os.utime(source)  # remove_abandoned() judges a name without a row by this time
+            os.link(source, target)
+            return True
+    return False
+
+
+def _refuse_over_quota(session: Session, row: File, quota_bytes: int) -> None:
+    """Called in the transaction that adds `row`: of two uploads at once, the second sees the first."""
+    if row.purpose == FINE_TUNE_RESULTS:
+        return
+    contents = (
+        select(File.sha256, File.bytes)
+        .where(File.project_id == row.project_id, File.purpose != FINE_TUNE_RESULTS)
+        .distinct()
+    )
+    if session.execute(contents.where(File.sha256 == row.sha256)).first() is not None:
+        return
+    used = session.scalar(select(func.coalesce(func.sum(contents.subquery().c.bytes), 0))) or 0
+    if used + row.bytes > quota_bytes:
+        raise QuotaExceededError(
+            f"{row.filename} has {row.bytes:,} bytes, and the project's files already take {used:,} of the "
+            f"{quota_bytes:,} that it may use",
+            hint="delete files that are no longer needed, or raise server.project_quota_bytes",
+            param="file",
+        )

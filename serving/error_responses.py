@@ -7,7 +7,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from local_llm.errors import InvalidInputError, LocalLLMError, NotFoundError, UnavailableError
+from local_llm.errors import (
+    ConflictError,
+    InvalidInputError,
+    LocalLLMError,
+    LockedError,
+    NotFoundError,
+    UnavailableError,
+)
 
 RETRY_AFTER_SECONDS = "2"
 
@@ -22,8 +29,16 @@ def install(app: FastAPI) -> None:
 
 
 def respond(error: LocalLLMError) -> JSONResponse:
-    headers = {"retry-after": RETRY_AFTER_SECONDS} if isinstance(error, UnavailableError) else None
-    return JSONResponse(error.envelope(), status_code=error.status, headers=headers)
+    return JSONResponse(error.envelope(), status_code=error.status, headers=_advice(error))
+
+
+def _advice(error: LocalLLMError) -> dict[str, str]:
+    """Whether to try again. The openai client does so after any 409 unless told not to."""
+    if isinstance(error, UnavailableError):
+        return {"retry-after": RETRY_AFTER_SECONDS}
+    if isinstance(error, ConflictError) and not isinstance(error, LockedError):
+        return {"x-should-retry": "false"}
+    return {}
 
 
 def _ours(_request: Request, error: Exception) -> JSONResponse:

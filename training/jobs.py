@@ -5,31 +5,31 @@ write names the token and is refused once the row holds another, so a process th
 overwrite what its successor does. Statuses and wording of events are the hosted API's.
 """
 
+import math
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import or_, select
+from sqlalchemy import delete, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from local_llm.errors import ConflictError, InvalidInputError, LocalLLMError, NotFoundError
 from local_llm.files import FINE_TUNE
-from local_llm.identifiers import is_suffix, new_id, now
+from local_llm.identifiers import new_id, now
 from local_llm.permissions import Caller
-from local_llm.settings import Quantization
-from local_llm.state import File, Job, JobEvent, State
-from training.hyperparameters import SEED, Hyperparameters, refuse_seed
+from local_llm.state import File, Job, JobCheckpoint, JobEvent, State
+from training.hyperparameters import SEED
+from training.job_request import JobRequest as JobRequest  # noqa: PLC0414 - others write jobs.JobRequest
 
 LEASE_SECONDS = 60.0
 MAXIMUM_ATTEMPTS = 3
-FINAL = ("succeeded", "failed", "cancelled")
-
-# Limits of the hosted API.
-METADATA_PAIRS, METADATA_KEY_LENGTH, METADATA_VALUE_LENGTH = 16, 64, 512
-
-KIND_NAMES = {str: "a text", int: "a whole number", dict: "an object"}
+# A job goes: queued, running, and succeeded, failed or cancelled; from the first two to paused and back to queued.
+UNFINISHED = ("queued", "running", "paused")
+# How long after a POST the same one, marked as a retry by its client, is the same job. The openai client's
+# retries follow within seconds, or after its timeout of ten minutes.
+RETRY_SECONDS = 600
 
 Level = Literal["info", "warn", "error"]
 Owner = Literal["trainer", "cli"]
@@ -47,50 +47,45 @@ class Lease:
     token: str  # "trainer:…" or "cli:…"
 
 
+class KeyReusedError(InvalidInputError):
+    code = "idempotency_key_reused"
+
+
 @dataclass(frozen=True)
-class JobRequest:
-    """What a client asks for. `model` is the name of a base model in the store, aliases resolved."""
+class Receipt:
+    """What tells a POST that is sent again from a new one. A POST with neither mark is always a new job."""
 
-    model: str
-    training_file: str
-    validation_file: str | None = None
-    suffix: str | None = None
-    seed: int | None = None
-    hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
-    method: str = "supervised"
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    # Ours, beyond the hosted API's: None takes training.rank and training.quantization.
-    rank: int | None = None
-    quantization: Quantization | None = None
+    request_sha256: str  # of the body
+    idempotency_key: str | None = None
+    is_retry: bool = False  # the client says that it has sent the same before
 
 
-def request_from_api(body: Mapping[str, Any], *, model: str) -> JobRequest:
-    """The request in the body of POST /v1/fine_tuning/jobs. `model`: the body's, aliases resolved.
+def check_request(state: State, caller: Caller, request: JobRequest) -> None:
+    """Checks what create_job() checks, and creates nothing.
 
     Raises: InvalidInputError naming the field.
     """
-    method = _optional(body, "method", dict) or {"type": "supervised"}
-    kind = _optional(method, "type", str) or ""
-    asked = _optional(_optional(method, kind, dict) or {}, "hyperparameters", dict)
-    return JobRequest(
-        model=model,
-        training_file=_optional(body, "training_file", str) or "",
-        validation_file=_optional(body, "validation_file", str),
-        suffix=_optional(body, "suffix", str),
-        seed=_optional(body, "seed", int),
-        hyperparameters=Hyperparameters.from_json(asked or _optional(body, "hyperparameters", dict) or {}),
-        method=kind,
-        metadata=_optional(body, "metadata", dict) or {},
-    )
+    with state.reading() as session:
+        _refuse_request(session, caller, request)
 
 
-def create_job(state: State, caller: Caller, request: JobRequest) -> Job:
-    """Checks the request and queues it.
+def find_earlier(state: State, caller: Caller, receipt: Receipt) -> Job | None:
+    """The job that an earlier sending of the same request made.
 
-    Raises: InvalidInputError naming the field.
+    Raises: KeyReusedError if its key came with another body before.
+    """
+    with state.reading() as session:
+        return _earlier(session, caller, receipt)
+
+
+def create_job(state: State, caller: Caller, request: JobRequest, receipt: Receipt | None = None) -> Job:
+    """Checks the request and queues it; the same request sent again gives the job that it gave before.
+
+    Raises: InvalidInputError naming the field; KeyReusedError.
     """
     with state.session() as session:
-        return _insert(session, caller, request)
+        earlier = _earlier(session, caller, receipt) if receipt else None
+        return earlier or _insert(session, caller, request, receipt)
 
 
 def create_claimed_job(state: State, caller: Caller, request: JobRequest, owner: Owner) -> Lease:
@@ -104,19 +99,29 @@ def create_claimed_job(state: State, caller: Caller, request: JobRequest, owner:
 
 def get_job(state: State, job_id: str, caller: Caller) -> Job:
     """Raises: NotFoundError, also for a job of another project."""
-    with state.session() as session:
+    with state.reading() as session:
         return _get(session, job_id, caller)
 
 
-def list_jobs(state: State, caller: Caller, *, after: str | None = None, limit: int = 20) -> tuple[list[Job], bool]:
+def list_jobs(
+    state: State,
+    caller: Caller,
+    *,
+    after: str | None = None,
+    limit: int = 20,
+    metadata: Mapping[str, str] | None = None,
+) -> tuple[list[Job], bool]:
     """Jobs of the caller's project, the newest first, and whether there are more.
 
-    `after` is the id of the last job already seen. Raises: NotFoundError if it is none.
+    `after` is the id of the last job already seen. `metadata` keeps the jobs that have all of these pairs; an
+    empty one keeps the jobs that have no metadata. Raises: NotFoundError if `after` is no job.
     """
-    with state.session() as session:
+    with state.reading() as session:
         query = select(Job).where(Job.project_id == caller.project_id)
+        if metadata is not None:
+            query = query.where(*_has_metadata(metadata))
         if after is not None:
-            last = _get(session, after, caller)
+            last = _get(session, after, caller, "after")
             older = or_(Job.created_at < last.created_at, (Job.created_at == last.created_at) & (Job.id < last.id))
             query = query.where(older)
         query = query.order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
@@ -131,10 +136,34 @@ def cancel_job(state: State, job_id: str, caller: Caller) -> Job:
     """
     with state.session() as session:
         job = _get(session, job_id, caller)
-        if job.status in FINAL:
-            raise ConflictError(f"job {job_id} has already {job.status}; it cannot be cancelled", param="id")
+        _refuse_unless(job, UNFINISHED, "cancelled")
         _close(job, "cancelled")
         _add_event(session, job_id, "Fine-tuning job cancelled")
+    return job
+
+
+def pause_job(state: State, job_id: str, caller: Caller) -> Job:
+    """Sets a job aside until it is resumed; whoever works on it loses its lease, after a last step checkpoint.
+
+    Raises: NotFoundError, ConflictError.
+    """
+    with state.session() as session:
+        job = _get(session, job_id, caller)
+        _refuse_unless(job, ("queued", "running"), "paused")
+        if job.status == "running":
+            _forgive_attempt(job)
+        _leave(job, "paused")
+        _add_event(session, job_id, "Fine-tuning job paused; once resumed it goes on from its last checkpoint")
+    return job
+
+
+def resume_job(state: State, job_id: str, caller: Caller) -> Job:
+    """Puts a paused job back into the queue. Raises: NotFoundError, ConflictError."""
+    with state.session() as session:
+        job = _get(session, job_id, caller)
+        _refuse_unless(job, ("paused",), "resumed")
+        job.status = "queued"
+        _add_event(session, job_id, "Fine-tuning job resumed")
     return job
 
 
@@ -142,7 +171,7 @@ def list_events(
     state: State, job_id: str, caller: Caller, *, after: str | None = None, limit: int = 20
 ) -> tuple[list[JobEvent], bool]:
     """Events of a job, the newest first, and whether there are more. Raises: NotFoundError."""
-    with state.session() as session:
+    with state.reading() as session:
         _get(session, job_id, caller)
         query = select(JobEvent).where(JobEvent.job_id == job_id)
         if after is not None:
@@ -152,6 +181,29 @@ def list_events(
             query = query.where(JobEvent.sequence < last.sequence)
         rows = list(session.scalars(query.order_by(JobEvent.sequence.desc()).limit(limit + 1)))
     return rows[:limit], len(rows) > limit
+
+
+def list_checkpoints(
+    state: State, job_id: str, caller: Caller, *, after: str | None = None, limit: int = 10
+) -> tuple[list[JobCheckpoint], bool]:
+    """Checkpoints of a job, the newest first, and whether there are more. Raises: NotFoundError."""
+    with state.reading() as session:
+        _get(session, job_id, caller)
+        query = select(JobCheckpoint).where(JobCheckpoint.job_id == job_id)
+        if after is not None:
+            last = session.scalars(query.where(JobCheckpoint.id == after)).first()
+            if last is None:
+                raise NotFoundError(f"job {job_id} has no checkpoint {after}", param="after")
+            query = query.where(JobCheckpoint.step_number < last.step_number)
+        rows = list(session.scalars(query.order_by(JobCheckpoint.step_number.desc()).limit(limit + 1)))
+    return rows[:limit], len(rows) > limit
+
+
+def checkpoints_of(state: State, job_id: str) -> list[JobCheckpoint]:
+    """All checkpoints of a job, the oldest first."""
+    with state.reading() as session:
+        query = select(JobCheckpoint).where(JobCheckpoint.job_id == job_id)
+        return list(session.scalars(query.order_by(JobCheckpoint.step_number)))
 
 
 def claim_next(state: State, owner: Owner = "trainer", *, lease_seconds: float = LEASE_SECONDS) -> Lease | None:
@@ -200,9 +252,66 @@ def report_event(
 
 
 def set_hyperparameters(state: State, lease: Lease, resolved: dict[str, Any]) -> None:
-    """Replaces what was asked for ("auto") by what is trained with. Raises: LeaseLostError."""
+    """Replaces what was asked for ("auto") by what is trained with, in both places. Raises: LeaseLostError."""
     with state.session() as session:
-        _held(session, lease).hyperparameters = resolved
+        job = _held(session, lease)
+        job.hyperparameters = resolved
+        job.method = {**job.method, job.method["type"]: {"hyperparameters": resolved}}
+
+
+def set_output_name(state: State, lease: Lease, name: str) -> None:
+    """The name that the finished model will bear. Raises: LeaseLostError."""
+    with state.session() as session:
+        _held(session, lease).output_name = name
+
+
+def set_micro_batch_tokens(state: State, lease: Lease, tokens: int) -> None:
+    """Padded tokens a pass that memory suffices for, found out while training. Raises: LeaseLostError."""
+    with state.session() as session:
+        _held(session, lease).micro_batch_tokens = tokens
+
+
+def set_result_files(state: State, lease: Lease, file_ids: list[str]) -> None:
+    """Files that tell how the job went. Raises: LeaseLostError."""
+    with state.session() as session:
+        _held(session, lease).result_files = file_ids
+
+
+def note_progress(state: State, lease: Lease) -> None:
+    """A step checkpoint was written: no attempt up to here counts any more. Raises: LeaseLostError."""
+    with state.session() as session:
+        _held(session, lease).attempts = 0
+
+
+def add_checkpoint(
+    state: State, lease: Lease, *, step_number: int, model_name: str, metrics: dict[str, Any]
+) -> JobCheckpoint:
+    """Lists a published checkpoint; one of the same step, from an earlier attempt, is replaced.
+
+    `metrics` are named as in the API. Raises: LeaseLostError.
+    """
+    with state.session() as session:
+        _held(session, lease)
+        query = select(JobCheckpoint).where(
+            JobCheckpoint.job_id == lease.job_id, JobCheckpoint.step_number == step_number
+        )
+        row = session.scalars(query).first()
+        if row is None:
+            row = JobCheckpoint(id=new_id("ftckpt_"), job_id=lease.job_id, step_number=step_number)
+            session.add(row)
+        row.model_name, row.metrics, row.created_at = model_name, _finite(metrics), now()
+    return row
+
+
+def remove_checkpoint(state: State, lease: Lease, step_number: int) -> None:
+    """Unlists a checkpoint; harmless if there is none. Raises: LeaseLostError."""
+    with state.session() as session:
+        _held(session, lease)
+        session.execute(
+            delete(JobCheckpoint).where(
+                JobCheckpoint.job_id == lease.job_id, JobCheckpoint.step_number == step_number
+            )
+        )
 
 
 def succeed(state: State, lease: Lease, *, fine_tuned_model: str, trained_tokens: int) -> None:
@@ -217,42 +326,40 @@ def succeed(state: State, lease: Lease, *, fine_tuned_model: str, trained_tokens
 
 
 def fail(state: State, lease: Lease, error: LocalLLMError) -> None:
-    """Raises: LeaseLostError."""
+    """Ends the job and unlists its checkpoints; their adapters are the caller's to delete.
+
+    Raises: LeaseLostError.
+    """
     with state.session() as session:
         _fail(session, _held(session, lease), error)
 
 
 def put_back(state: State, lease: Lease, reason: str, *, counts: bool = True) -> None:
-    """Back into the queue; an attempt that was stopped on purpose does not count. Raises: LeaseLostError."""
+    """Back into the queue; an attempt that was stopped on purpose does not count. Raises: LeaseLostError.
+
+    The third attempt that ended early without a step checkpoint fails the job instead.
+    """
     with state.session() as session:
         _requeue(session, _held(session, lease), reason, counts=counts)
 
 
 def put_back_all(state: State, owner: Owner) -> list[str]:
-    """Queues again what a dead `owner` was at. Only for the one process that holds the owner's lock."""
+    """Queues again what a dead `owner` was at: not the jobs' doing, so it does not count against them.
+
+    Only for the one process that holds the owner's lock.
+    """
     with state.session() as session:
         query = select(Job).where(Job.status == "running", Job.lease.startswith(f"{owner}:"))
         jobs = list(session.scalars(query))
         for job in jobs:
-            _requeue(session, job, "The training process was interrupted; the job starts again", counts=True)
+            reason = "The training process was interrupted; the job goes on from its last checkpoint"
+            _requeue(session, job, reason, counts=False)
     return [job.id for job in jobs]
 
 
-def _optional(body: Mapping[str, Any], name: str, kind: type) -> Any:
-    value = body.get(name)
-    if value is not None and not isinstance(value, kind):
-        raise InvalidInputError(f"{name} is {value!r:.60}; expected {KIND_NAMES[kind]}", param=name)
-    return value
-
-
-def _insert(session: Session, caller: Caller, request: JobRequest) -> Job:
-    _refuse_request(request)
-    for param in ("training_file", "validation_file"):
-        _refuse_file(session, getattr(request, param), caller, param)
-    asked = request.hyperparameters.to_json()
-    method: dict[str, Any] = {"type": request.method, request.method: {"hyperparameters": asked}}
-    ours = {"rank": request.rank, "quantization": request.quantization}
-    method["lora"] = {name: value for name, value in ours.items() if value is not None}
+def _insert(session: Session, caller: Caller, request: JobRequest, receipt: Receipt | None = None) -> Job:
+    _refuse_request(session, caller, request)
+    method = request.method_json()
     job = Job(
         id=new_id("ftjob-"),
         project_id=caller.project_id,
@@ -262,7 +369,7 @@ def _insert(session: Session, caller: Caller, request: JobRequest) -> Job:
         suffix=request.suffix,
         seed=secrets.randbelow(SEED[1]) if request.seed is None else request.seed,
         method=method,
-        hyperparameters=asked,
+        hyperparameters=method[request.method]["hyperparameters"],
         job_metadata=dict(request.metadata),
         status="queued",
         error=None,
@@ -270,6 +377,11 @@ def _insert(session: Session, caller: Caller, request: JobRequest) -> Job:
         trained_tokens=None,
         created_at=now(),
         finished_at=None,
+        result_files=[],
+        output_name=None,
+        micro_batch_tokens=None,
+        idempotency_key=receipt.idempotency_key if receipt else None,
+        request_sha256=receipt.request_sha256 if receipt else None,
         lease=None,
         lease_until=None,
         attempts=0,
@@ -280,30 +392,46 @@ def _insert(session: Session, caller: Caller, request: JobRequest) -> Job:
     return job
 
 
-def _refuse_request(request: JobRequest) -> None:
-    if request.method != "supervised":
-        raise InvalidInputError(f"method {request.method!r} is not there; expected supervised", param="method.type")
-    if request.suffix is not None and not is_suffix(request.suffix):
-        raise InvalidInputError(
-            f"suffix {request.suffix!r}: expected up to 64 letters, digits, '.', '_' and '-'", param="suffix"
-        )
-    if request.seed is not None:
-        refuse_seed(request.seed)
-    if request.rank is not None and request.rank < 1:
-        raise InvalidInputError(f"rank is {request.rank}; expected at least 1", param="rank")
-    _refuse_metadata(request.metadata)
-
-
-def _refuse_metadata(metadata: Mapping[str, str]) -> None:
-    fits = len(metadata) <= METADATA_PAIRS and all(
-        isinstance(value, str) and len(key) <= METADATA_KEY_LENGTH and len(value) <= METADATA_VALUE_LENGTH
-        for key, value in metadata.items()
+def _earlier(session: Session, caller: Caller, receipt: Receipt) -> Job | None:
+    mine = select(Job).where(Job.project_id == caller.project_id)
+    if receipt.idempotency_key is not None:
+        job = session.scalars(mine.where(Job.idempotency_key == receipt.idempotency_key)).first()
+        if job is not None and job.request_sha256 != receipt.request_sha256:
+            raise KeyReusedError(
+                f"the idempotency key {receipt.idempotency_key!r} came with another body before, and made {job.id}",
+                hint="send a new key with a new request",
+                param="Idempotency-Key",
+            )
+        return job
+    if not receipt.is_retry:
+        return None
+    same = mine.where(
+        Job.request_sha256 == receipt.request_sha256,
+        Job.idempotency_key.is_(None),
+        Job.created_at >= now() - RETRY_SECONDS,
     )
-    if not fits:
+    return session.scalars(same.order_by(Job.created_at.desc(), Job.id.desc())).first()
+
+
+def _has_metadata(pairs: Mapping[str, str]) -> list[Any]:
+    """Conditions on a job's metadata: all of `pairs`; for none, no metadata at all."""
+    stored = func.json_each(Job.job_metadata).table_valued("key", "value")
+    if not pairs:
+        return [~exists(select(stored.c.key))]
+    return [
+        exists(select(stored.c.key).where(stored.c.key == key, stored.c.value == value))
+        for key, value in pairs.items()
+    ]
+
+
+def _refuse_request(session: Session, caller: Caller, request: JobRequest) -> None:
+    """What only the database knows of a request; the rest was checked when it was made."""
+    for param in ("training_file", "validation_file"):
+        _refuse_file(session, getattr(request, param), caller, param)
+    if request.early_stopping_epochs and request.validation_file is None:
         raise InvalidInputError(
-            f"metadata: expected up to {METADATA_PAIRS} pairs of texts, keys of up to {METADATA_KEY_LENGTH} and "
-            f"values of up to {METADATA_VALUE_LENGTH} characters",
-            param="metadata",
+            "lora.early_stopping_epochs needs a validation_file: the loss on it tells when to stop",
+            param="lora.early_stopping_epochs",
         )
 
 
@@ -312,18 +440,26 @@ def _refuse_file(session: Session, file_id: str | None, caller: Caller, param: s
         return
     row = session.get(File, file_id)
     if row is None or row.project_id != caller.project_id:
-        raise InvalidInputError(f"invalid {param}: {file_id} does not exist", param=param)
+        raise InvalidInputError(f"invalid {param}: {file_id:.80} does not exist", param=param)
     if row.purpose != FINE_TUNE:
         raise InvalidInputError(
             f"invalid {param}: the purpose of {file_id} is {row.purpose!r}; expected {FINE_TUNE!r}", param=param
         )
 
 
-def _get(session: Session, job_id: str, caller: Caller) -> Job:
+def _get(session: Session, job_id: str, caller: Caller, param: str = "fine_tuning_job_id") -> Job:
     job = session.get(Job, job_id)
     if job is None or job.project_id != caller.project_id:
-        raise NotFoundError(f"Could not find fine tune: {job_id}", param="fine_tuning_job_id")
+        raise NotFoundError(f"Could not find fine tune: {job_id}", param=param)
     return job
+
+
+def _refuse_unless(job: Job, statuses: tuple[str, ...], action: str) -> None:
+    if job.status not in statuses:
+        raise ConflictError(
+            f"job {job.id} is {job.status}; only one that is {' or '.join(statuses)} can be {action}",
+            param="fine_tuning_job_id",
+        )
 
 
 def _held(session: Session, lease: Lease) -> Job:
@@ -346,29 +482,49 @@ def _take(session: Session, job: Job, owner: Owner, lease_seconds: float) -> Lea
 
 
 def _requeue(session: Session, job: Job, reason: str, *, counts: bool) -> None:
-    if counts and job.attempts >= MAXIMUM_ATTEMPTS:
+    if not counts:
+        _forgive_attempt(job)
+    elif job.attempts >= MAXIMUM_ATTEMPTS:
         _fail(session, job, _died_too_often())
         return
-    job.status = "queued"
-    job.lease = job.lease_until = None
-    job.attempts -= 0 if counts else 1
+    _leave(job, "queued")
     _add_event(session, job.id, reason, level="warn")
 
 
 def _fail(session: Session, job: Job, error: LocalLLMError) -> None:
     _close(job, "failed")
     job.error = {"code": error.code or error.type, "message": error.message, "param": error.param}
+    session.execute(delete(JobCheckpoint).where(JobCheckpoint.job_id == job.id))
     _add_event(session, job.id, f"The job failed: {error.message}", level="error")
 
 
 def _close(job: Job, status: str) -> None:
-    job.status = status
+    _leave(job, status)
     job.finished_at = now()
+
+
+def _leave(job: Job, status: str) -> None:
+    job.status = status
     job.lease = job.lease_until = None
 
 
+def _forgive_attempt(job: Job) -> None:
+    """Counts the present attempt no more; note_progress() may have forgiven it before."""
+    job.attempts = max(0, job.attempts - 1)
+
+
 def _died_too_often() -> LocalLLMError:
-    return LocalLLMError(f"the training process died {MAXIMUM_ATTEMPTS} times; its log tells why")
+    return LocalLLMError(
+        f"the training process died {MAXIMUM_ATTEMPTS} times without progress in between; its log tells why"
+    )
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """A loss that is no number any more is null: JSON has no NaN."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
 
 
 def _add_event(
@@ -382,6 +538,6 @@ def _add_event(
             level=level,
             type="message" if data is None else "metrics",
             message=message,
-            data=data or {},
+            data=_finite(data or {}),
         )
     )

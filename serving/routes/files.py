@@ -1,24 +1,30 @@
 """/v1/files: uploads, streamed to disk."""
 
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from openai.types import FileDeleted, FileObject
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 
-from local_llm.errors import InvalidInputError, NotFoundError
+from local_llm.errors import InvalidInputError, NotFoundError, TrainingDataError
 from local_llm.fileio import CHUNK_BYTES
+from local_llm.files import FINE_TUNE, Check, clean_filename
 from local_llm.state import File
-from serving.bodies import limited
+from serving.bodies import BodyTooLargeError, limited
 from serving.services import caller_of, services_of
+from training.data import read_training_file
+from training.hyperparameters import Method
 
 router = APIRouter()
 
 # What a form holds besides its file: boundaries, headers, the purpose.
 FORM_BYTES = 1 << 20
+FORM_FIELDS = 16
 PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
 
 
@@ -28,20 +34,69 @@ async def create_file(request: Request) -> dict[str, Any]:
     there it is copied in blocks."""
     services = services_of(request)
     caller = caller_of(request)
-    async with limited(request, services.settings.server.max_upload_bytes + FORM_BYTES).form() as form:
-        file, purpose = form.get("file"), form.get("purpose")
-        if not isinstance(file, UploadFile):
-            raise InvalidInputError("file: expected an uploaded file", param="file")
-        if purpose not in PURPOSES:
-            raise InvalidInputError(f"purpose {purpose!r}: expected one of {', '.join(PURPOSES)}", param="purpose")
-        stored = await run_in_threadpool(
-            services.files.add,
-            iter(lambda: file.file.read(CHUNK_BYTES), b""),
-            filename=file.filename or "upload",
-            purpose=str(purpose),
-            project_id=caller.project_id,
-        )
+    max_bytes = services.settings.server.max_upload_bytes
+    body = limited(request, max_bytes + FORM_BYTES)
+    try:
+        async with body.form(max_files=FORM_FIELDS, max_fields=FORM_FIELDS) as form:
+            file, purpose = _file_and_purpose(form)
+            name = clean_filename(file.filename or "")
+            stored = await run_in_threadpool(
+                services.files.add,
+                iter(lambda: file.file.read(CHUNK_BYTES), b""),
+                filename=name,
+                purpose=purpose,
+                project_id=caller.project_id,
+                check=_check_of_upload(name) if purpose == FINE_TUNE else None,
+            )
+    except BodyTooLargeError:
+        raise BodyTooLargeError(
+            f"the file is larger than {max_bytes:,} bytes",
+            hint="split it, or raise server.max_upload_bytes",
+            param="file",
+        ) from None
     return _as_json(stored)
+
+
+def check_training_file(
+    path: Path, *, shown_as: str, param: str, minimum: int, method: Method | None = None
+) -> None:
+    """Refuses a file that could not be trained on by `method`; None: by no method.
+
+    Raises: TrainingDataError with every problem, naming `param`.
+    """
+    # TODO: a shim for training.data.check_training_file, until that is there; it cannot see into preferences.
+    try:
+        read_training_file(path, shown_as=shown_as)
+    except TrainingDataError as error:
+        few = [problem for problem in error.problems if problem.line == 0]
+        if method == "dpo" or (few and int(few[0].reason.split()[2]) >= minimum):
+            return
+        raise TrainingDataError(shown_as, error.problems, param=param) from None
+    if method == "dpo":
+        raise InvalidInputError(f"{shown_as} holds conversations; dpo needs preferences", param=param)
+
+
+def _check_of_upload(name: str) -> Check:
+    # A validation file may be small: whether there are enough examples to train on is asked of a job.
+    return partial(check_training_file, shown_as=name, param="file", minimum=1)
+
+
+def _file_and_purpose(form: FormData) -> tuple[UploadFile, str]:
+    """The two fields of the form. Raises: InvalidInputError for one that is missing, given twice, or unknown."""
+    for name in form:
+        if name not in ("file", "purpose"):
+            reason = "files are kept until they are deleted" if name.startswith("expires_after") else "unknown"
+            raise InvalidInputError(f"{name[:60]}: {reason}; expected file and purpose", param=name[:60])
+    files, purposes = form.getlist("file"), form.getlist("purpose")
+    if len(files) != 1 or not isinstance(files[0], UploadFile):
+        found = "none" if not files else "a text" if len(files) == 1 else f"{len(files)} of them"
+        raise InvalidInputError(f"file: expected one uploaded file, found {found}", param="file")
+    if files[0].size == 0:
+        raise InvalidInputError("file: the uploaded file is empty", param="file")
+    if len(purposes) != 1 or purposes[0] not in PURPOSES:
+        found = f"{purposes[0]!r:.60}" if len(purposes) == 1 else f"{len(purposes)} of them"
+        raise InvalidInputError(f"purpose: expected one of {', '.join(PURPOSES)}; found {found}", param="purpose")
+    return files[0], str(purposes[0])
 
 
 @router.get("/v1/files")

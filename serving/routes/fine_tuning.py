@@ -1,20 +1,39 @@
 """/v1/fine_tuning/jobs: queued here, taken by the trainer."""
 
+import asyncio
+import hashlib
+import json
+import re
 from typing import Annotated, Any
+from weakref import WeakValueDictionary
 
 from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
+from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
-from local_llm.errors import ModelNotFoundError
+from local_llm.errors import InvalidInputError, ModelNotFoundError
+from local_llm.permissions import Caller
 from local_llm.profiles import BASE
-from local_llm.state import Job, JobEvent
+from local_llm.state import Job, JobCheckpoint, JobEvent
 from serving.bodies import read_json_object
+from serving.routes.files import check_training_file
 from serving.services import Services, caller_of, services_of
 from training import jobs
+from training.data import MINIMUM_EXAMPLES
+from training.job_request import request_from_api
+from training.jobs import JobRequest, Receipt
 
 router = APIRouter()
 
 Limit = Annotated[int, Query(ge=1, le=100)]
+
+IDEMPOTENCY_KEY_LENGTH = 255
+METADATA_PAIR = re.compile(r"metadata\[(.+)\]")
+
+# Checking a large file takes seconds, in which a client may lose its connection and send the request again. The
+# second waits here for the first: it then finds the job that the first made.
+_being_created: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
 
 @router.post("/v1/fine_tuning/jobs")
@@ -22,15 +41,20 @@ async def create_job(request: Request) -> dict[str, Any]:
     services = services_of(request)
     caller = caller_of(request)
     body = await read_json_object(request, services.settings.server.max_body_bytes)
-    model = _base_model(services, body.get("model"))
-    job = jobs.create_job(services.state, caller, jobs.request_from_api(body, model=model))
+    receipt = _receipt(request, body)
+    lock = _being_created.setdefault((caller.project_id, receipt.request_sha256), asyncio.Lock())
+    async with lock:
+        job = await run_in_threadpool(_create, services, caller, body, receipt)
     return _job_as_json(services, job)
 
 
 @router.get("/v1/fine_tuning/jobs")
 def list_jobs(request: Request, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
     services = services_of(request)
-    rows, has_more = jobs.list_jobs(services.state, caller_of(request), after=after, limit=limit)
+    caller = caller_of(request)
+    rows, has_more = jobs.list_jobs(
+        services.state, caller, after=after, limit=limit, metadata=_metadata_filter(request)
+    )
     return {"object": "list", "data": [_job_as_json(services, row) for row in rows], "has_more": has_more}
 
 
@@ -46,33 +70,139 @@ def cancel_job(request: Request, job_id: str) -> dict[str, Any]:
     return _job_as_json(services, jobs.cancel_job(services.state, job_id, caller_of(request)))
 
 
+@router.post("/v1/fine_tuning/jobs/{job_id}/pause")
+def pause_job(request: Request, job_id: str) -> dict[str, Any]:
+    services = services_of(request)
+    return _job_as_json(services, jobs.pause_job(services.state, job_id, caller_of(request)))
+
+
+@router.post("/v1/fine_tuning/jobs/{job_id}/resume")
+def resume_job(request: Request, job_id: str) -> dict[str, Any]:
+    services = services_of(request)
+    return _job_as_json(services, jobs.resume_job(services.state, job_id, caller_of(request)))
+
+
 @router.get("/v1/fine_tuning/jobs/{job_id}/events")
 def list_events(request: Request, job_id: str, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
-    services = services_of(request)
-    rows, has_more = jobs.list_events(services.state, job_id, caller_of(request), after=after, limit=limit)
+    state = services_of(request).state
+    rows, has_more = jobs.list_events(state, job_id, caller_of(request), after=after, limit=limit)
     return {"object": "list", "data": [_event_as_json(row) for row in rows], "has_more": has_more}
+
+
+@router.get("/v1/fine_tuning/jobs/{job_id}/checkpoints")
+def list_checkpoints(request: Request, job_id: str, after: str | None = None, limit: Limit = 10) -> dict[str, Any]:
+    state = services_of(request).state
+    rows, has_more = jobs.list_checkpoints(state, job_id, caller_of(request), after=after, limit=limit)
+    return {
+        "object": "list",
+        "data": [_checkpoint_as_json(row) for row in rows],
+        "first_id": rows[0].id if rows else None,
+        "last_id": rows[-1].id if rows else None,
+        "has_more": has_more,
+    }
+
+
+def _create(services: Services, caller: Caller, body: dict[str, Any], receipt: Receipt) -> Job:
+    earlier = jobs.find_earlier(services.state, caller, receipt)
+    if earlier is not None:  # whatever has become of its files since
+        return earlier
+    asked = request_from_api(body, model=_base_model(services, body.get("model")))
+    _refuse_rank(services, asked)
+    jobs.check_request(services.state, caller, asked)
+    _check_files(services, caller, asked)
+    return jobs.create_job(services.state, caller, asked, receipt)
+
+
+def _check_files(services: Services, caller: Caller, asked: JobRequest) -> None:
+    """Reads the files, so that a job that could only fail is never made. Raises: TrainingDataError."""
+    files = (
+        ("training_file", asked.training_file, MINIMUM_EXAMPLES),
+        ("validation_file", asked.validation_file, 1),
+    )
+    for param, file_id, minimum in files:
+        if file_id is not None:
+            row = services.files.get(file_id, caller)
+            path = services.files.path(row.id)
+            check_training_file(path, shown_as=row.filename, param=param, minimum=minimum, method=asked.method)
+
+
+def _refuse_rank(services: Services, asked: JobRequest) -> None:
+    largest = services.settings.engine.max_lora_rank
+    if asked.rank is not None and asked.rank > largest:
+        raise InvalidInputError(
+            f"lora.rank is {asked.rank}; the engine serves up to {largest}",
+            hint="use a smaller rank, or raise engine.max_lora_rank",
+            param="lora.rank",
+        )
 
 
 def _base_model(services: Services, name: object) -> str:
     """The base model that a name stands for: the one the engine serves, or a hosted alias of it."""
-    resolved = services.settings.aliases.get(name, name) if isinstance(name, str) else name
-    if resolved in (BASE, services.base.name):
-        return services.base.name
+    base = services.base.name
+    if not isinstance(name, str):
+        raise InvalidInputError(f"model is {name!r:.60}; expected the name of a model", param="model")
+    resolved = services.settings.aliases.get(name, name)
+    if resolved in (BASE, base):
+        return base
+    if resolved.startswith("ft:"):
+        raise InvalidInputError(
+            f"{name:.160} is fine-tuned already, and training begins at a base model here",
+            hint=f"give {base!r} as the model, and all examples in one file",
+            param="model",
+        )
     raise ModelNotFoundError(
-        f"The model `{name}` does not exist, or cannot be fine-tuned here.",
-        hint=f"the engine serves {services.base.name}",
+        f"The model `{name:.160}` does not exist, or cannot be fine-tuned here.",
+        hint=f"the engine serves {base}",
         param="model",
     )
 
 
+def _receipt(request: Request, body: dict[str, Any]) -> Receipt:
+    """Raises: InvalidInputError."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH:
+        raise InvalidInputError(
+            f"the Idempotency-Key has {len(key)} characters; expected 1 to {IDEMPOTENCY_KEY_LENGTH}",
+            param="Idempotency-Key",
+        )
+    canonical = json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return Receipt(
+        request_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
+        idempotency_key=key,
+        # The openai client counts here how often it has sent this request before.
+        is_retry=request.headers.get("x-stainless-retry-count", "").strip("0").isdecimal(),
+    )
+
+
+def _metadata_filter(request: Request) -> dict[str, str] | None:
+    """From `metadata[k]=v`, given as often as there are pairs, or `metadata=null`. None: no filter.
+
+    Raises: InvalidInputError.
+    """
+    pairs: dict[str, str] = {}
+    given = request.query_params.multi_items()
+    found = [(name, value) for name, value in given if name.partition("[")[0] == "metadata"]
+    for name, value in found:
+        key = METADATA_PAIR.fullmatch(name)
+        if key is not None and key[1] not in pairs:
+            pairs[key[1]] = value
+        elif name != "metadata" or value != "null" or len(found) > 1:
+            raise InvalidInputError(
+                f"{name[:80]}={value[:80]}: expected metadata[key]=value, each key once, or metadata=null",
+                param="metadata",
+            )
+    return pairs if found else None
+
+
 def _job_as_json(services: Services, job: Job) -> dict[str, Any]:
-    return FineTuningJob.model_validate(
+    answer = FineTuningJob.model_validate(
         {
             "id": job.id,
             "object": "fine_tuning.job",
             "created_at": job.created_at,
             "finished_at": job.finished_at,
-            "status": job.status,
+            # The API pauses jobs, but the type of its answers does not know the status.
+            "status": "queued" if job.status == "paused" else job.status,
             "error": job.error,
             "model": job.model,
             "fine_tuned_model": job.fine_tuned_model,
@@ -84,10 +214,12 @@ def _job_as_json(services: Services, job: Job) -> dict[str, Any]:
             "trained_tokens": job.trained_tokens,
             "training_file": job.training_file,
             "validation_file": job.validation_file,
-            "result_files": [],
+            "result_files": job.result_files,
+            "integrations": [],
             "user_provided_suffix": job.suffix,
         }
     ).model_dump()
+    return {**answer, "status": job.status}
 
 
 def _event_as_json(event: JobEvent) -> dict[str, Any]:
@@ -100,5 +232,19 @@ def _event_as_json(event: JobEvent) -> dict[str, Any]:
             "message": event.message,
             "type": event.type,
             "data": event.data,
+        }
+    ).model_dump()
+
+
+def _checkpoint_as_json(row: JobCheckpoint) -> dict[str, Any]:
+    return FineTuningJobCheckpoint.model_validate(
+        {
+            "id": row.id,
+            "object": "fine_tuning.job.checkpoint",
+            "created_at": row.created_at,
+            "fine_tuning_job_id": row.job_id,
+            "fine_tuned_model_checkpoint": row.model_name,
+            "step_number": row.step_number,
+            "metrics": {"step": row.step_number, **row.metrics},
         }
     ).model_dump()

@@ -9,7 +9,6 @@ from local_llm.keys import KeyStore
 from local_llm.permissions import Caller
 from local_llm.profiles import Profile, ProfileStore
 from local_llm.state import Collection, Project, State
-from serving.gateway import create_app
 
 from .conftest import BASE
 
@@ -104,7 +103,7 @@ def test_from_the_first_key_on_every_request_needs_one(gateway: TestClient, stat
 
 
 def test_another_projects_rows_are_not_found(gateway: TestClient, state: State, admin: Caller) -> None:
-    upload = gateway.post("/v1/files", files={"file": ("a.jsonl", b"{}")}, data={"purpose": "fine-tune"}).json()
+    upload = gateway.post("/v1/files", files={"file": ("a.jsonl", b"{}")}, data={"purpose": "batch"}).json()
     with state.session() as session:
         session.add(Project(id="proj_b", name="b", created_at=0, archived_at=None))
         session.flush()
@@ -115,69 +114,6 @@ def test_another_projects_rows_are_not_found(gateway: TestClient, state: State, 
     assert gateway.delete(f"/v1/files/{upload['id']}", headers=other).status_code == 404
     job = {"training_file": upload["id"], "model": BASE}
     assert gateway.post("/v1/fine_tuning/jobs", json=job, headers=other).status_code in (400, 404)
-
-
-def test_a_file_comes_back_as_it_was_sent_and_is_gone_when_deleted(gateway: TestClient, settings) -> None:
-    data = b"line\n" * 300_000
-    created = gateway.post("/v1/files", files={"file": ("a.jsonl", data)}, data={"purpose": "fine-tune"}).json()
-    assert (created["object"], created["bytes"], created["filename"]) == ("file", len(data), "a.jsonl")
-    assert gateway.get(f"/v1/files/{created['id']}/content").content == data
-    assert gateway.delete(f"/v1/files/{created['id']}").json()["deleted"] is True
-    assert gateway.get(f"/v1/files/{created['id']}").status_code == 404
-    assert list(settings.place.files.iterdir()) == []
-
-
-def test_files_are_listed_in_pages(gateway: TestClient) -> None:
-    for number in range(3):
-        gateway.post("/v1/files", files={"file": (f"{number}.jsonl", b"x")}, data={"purpose": "batch"})
-    first = gateway.get("/v1/files", params={"limit": 2}).json()
-    rest = gateway.get("/v1/files", params={"limit": 2, "after": first["last_id"]}).json()
-    assert (len(first["data"]), first["has_more"], len(rest["data"]), rest["has_more"]) == (2, True, 1, False)
-
-
-@pytest.mark.parametrize("data", [{}, {"purpose": "world-domination"}])
-def test_an_upload_without_a_known_purpose_is_refused_and_leaves_nothing(
-    gateway: TestClient, settings, data: dict
-) -> None:
-    answer = gateway.post("/v1/files", files={"file": ("a", b"x")}, data=data)
-    assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == "purpose"
-    assert list(settings.place.files.iterdir()) == []
-
-
-def test_a_job_is_queued_listed_and_cancelled(gateway: TestClient) -> None:
-    upload = gateway.post("/v1/files", files={"file": ("a.jsonl", b"{}")}, data={"purpose": "fine-tune"}).json()
-    body = {
-        "training_file": upload["id"], "model": "gpt-4o-mini-2024-07-18", "suffix": "support-tone",
-        "hyperparameters": {"n_epochs": 3, "batch_size": 4, "learning_rate_multiplier": 1.0},
-    }  # fmt: skip
-    job = gateway.post("/v1/fine_tuning/jobs", json=body).json()
-    assert (job["object"], job["status"], job["model"]) == ("fine_tuning.job", "queued", BASE)
-    assert gateway.get("/v1/fine_tuning/jobs").json()["data"][0]["id"] == job["id"]
-    assert gateway.post(f"/v1/fine_tuning/jobs/{job['id']}/cancel").json()["status"] == "cancelled"
-    events = gateway.get(f"/v1/fine_tuning/jobs/{job['id']}/events").json()["data"]
-    assert events[-1]["object"] == "fine_tuning.job.event"
-    assert gateway.post(f"/v1/fine_tuning/jobs/{job['id']}/cancel").status_code == 409
-
-
-@pytest.mark.parametrize(
-    ("change", "param"),
-    [
-        ({"training_file": "file-nope"}, "training_file"),
-        ({"training_file": "../../etc/passwd"}, "training_file"),
-        ({"suffix": "../x"}, "suffix"),
-        ({"suffix": "x" * 65}, "suffix"),
-        ({"hyperparameters": {"n_epochs": 0}}, None),
-        ({"seed": -1}, "seed"),
-        ({"model": "llama-99"}, "model"),
-    ],
-)
-def test_a_wrong_job_is_refused_and_leaves_no_row(gateway: TestClient, change: dict, param: str | None) -> None:
-    upload = gateway.post("/v1/files", files={"file": ("a.jsonl", b"{}")}, data={"purpose": "fine-tune"}).json()
-    answer = gateway.post("/v1/fine_tuning/jobs", json={"training_file": upload["id"], "model": BASE, **change})
-    assert answer.status_code in (400, 404)
-    assert param in (None, answer.json()["error"]["param"])
-    assert gateway.get("/v1/fine_tuning/jobs").json()["data"] == []
 
 
 def test_a_page_in_a_browser_gets_nothing_from_a_box_without_keys(gateway: TestClient) -> None:
@@ -191,22 +127,6 @@ def test_who_asks_is_known_before_the_body_is_read(gateway: TestClient, state: S
     KeyStore(state).create(admin.project_id, "ana")
     for path in ("/v1/files", "/v1/profiles", "/v1/chat/completions", "/v1/fine_tuning/jobs"):
         assert gateway.post(path, content=b"{ not read at all").status_code == 401
-
-
-def test_every_purpose_that_is_taken_is_listed_again(gateway: TestClient) -> None:
-    for purpose in ("assistants", "batch", "evals", "fine-tune", "user_data", "vision"):
-        assert gateway.post("/v1/files", files={"file": ("a", b"x")}, data={"purpose": purpose}).status_code == 200
-    assert len(gateway.get("/v1/files").json()["data"]) == 6
-
-
-def test_an_upload_over_the_limit_leaves_nothing(gateway: TestClient, settings) -> None:
-    small = settings.model_copy(update={"server": settings.server.model_copy(update={"max_upload_bytes": 1000})})
-    with TestClient(create_app(small), "http://127.0.0.1", raise_server_exceptions=False) as client:
-        for size in (1001, 3 * 1024**2):
-            answer = client.post("/v1/files", files={"file": ("a", b"x" * size)}, data={"purpose": "batch"})
-            assert answer.status_code in (400, 413)
-        assert client.get("/v1/files").json()["data"] == []
-    assert list(settings.place.files.iterdir()) == []
 
 
 def test_a_profile_may_bear_a_hosted_name_but_not_base(gateway: TestClient, state: State, admin: Caller) -> None:

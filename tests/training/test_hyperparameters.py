@@ -46,6 +46,12 @@ def test_what_was_asked_for_is_kept() -> None:
         ({"learning_rate_multiplier": 0}, "learning_rate_multiplier"),
         ({"learning_rate_multiplier": float("inf")}, "learning_rate_multiplier"),
         ({"learning_rate_multiplier": "fast"}, "learning_rate_multiplier"),
+        ({"learning_rate_multiplier": 10**400}, "learning_rate_multiplier"),
+        ({"beta": 0}, "beta"),
+        ({"beta": 2.1}, "beta"),
+        ({"beta": False}, "beta"),
+        ({"beta": None}, "beta"),
+        ({"n_epochs": [3]}, "n_epochs"),
         ({"momentum": 1}, "momentum"),
     ],
 )
@@ -53,6 +59,21 @@ def test_values_out_of_their_limits_are_refused_by_name(values: dict[str, Any], 
     with pytest.raises(InvalidInputError) as caught:
         Hyperparameters.from_json(values)
     assert caught.value.param == f"hyperparameters.{param}"
+
+
+def test_only_preference_training_has_a_beta() -> None:
+    asked = Hyperparameters(n_epochs=1, batch_size=8, learning_rate_multiplier=1.0)
+    assert asked.for_method("dpo").to_json() == {**asked.to_json(), "beta": "auto"}
+    assert asked.for_method("dpo").resolve(100, 4096).to_json() == {**asked.to_json(), "beta": 0.1}
+    assert Hyperparameters(beta=0.3).for_method("dpo").resolve(100, 4096).beta == 0.3
+    assert "beta" not in asked.for_method("supervised").resolve(100, 4096).to_json()
+    with pytest.raises(InvalidInputError, match="beta is there for dpo"):
+        Hyperparameters(beta="auto").for_method("supervised")
+
+
+def test_what_was_resolved_is_read_again_as_it_is() -> None:
+    resolved = Hyperparameters().for_method("dpo").resolve(500, 576)
+    assert Hyperparameters.from_json(resolved.to_json()).resolve(10, 4096) == resolved
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31, True, 1.0])

@@ -1,6 +1,7 @@
 """Jobs: one holder at a time, and whoever lost the lease changes nothing any more."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from local_llm.settings import Settings
 from local_llm.state import Job, Project, State
 from training import jobs
 from training.hyperparameters import Hyperparameters
-from training.jobs import JobRequest, LeaseLostError
+from training.jobs import JobRequest, KeyReusedError, Lease, LeaseLostError, Receipt
 
 
 @pytest.fixture
@@ -58,6 +59,12 @@ def test_a_fenced_out_holder_can_write_nothing(state: State, admin: Caller, file
         lambda: jobs.renew(state, slow),
         lambda: jobs.report_event(state, slow, "Step 1/2"),
         lambda: jobs.set_hyperparameters(state, slow, {}),
+        lambda: jobs.set_output_name(state, slow, "ft:mine"),
+        lambda: jobs.set_micro_batch_tokens(state, slow, 1),
+        lambda: jobs.set_result_files(state, slow, ["file-mine"]),
+        lambda: jobs.note_progress(state, slow),
+        lambda: jobs.add_checkpoint(state, slow, step_number=1, model_name="ft:mine", metrics={}),
+        lambda: jobs.remove_checkpoint(state, slow, 1),
         lambda: jobs.succeed(state, slow, fine_tuned_model="ft:mine", trained_tokens=1),
         lambda: jobs.fail(state, slow, LocalLLMError("no")),
         lambda: jobs.put_back(state, slow, "again"),
@@ -87,8 +94,10 @@ def test_a_job_begun_three_times_fails(state: State, admin: Caller, file_id: str
     failed = jobs.get_job(state, job.id, admin)
     assert failed.status == "failed"
     assert failed.error == {
-        "code": "server_error", "message": "the training process died 3 times; its log tells why", "param": None,
-    }  # fmt: skip
+        "code": "server_error",
+        "message": "the training process died 3 times without progress in between; its log tells why",
+        "param": None,
+    }
 
 
 def test_being_stopped_on_purpose_is_no_attempt(state: State, admin: Caller, file_id: str) -> None:
@@ -107,9 +116,208 @@ def test_a_cancelled_job_leaves_its_holder_without_a_lease(state: State, admin: 
     assert jobs.cancel_job(state, job.id, admin).status == "cancelled"
     with pytest.raises(LeaseLostError):
         jobs.succeed(state, lease, fine_tuned_model="ft:x", trained_tokens=1)
-    with pytest.raises(ConflictError, match="already cancelled"):
+    with pytest.raises(ConflictError, match="is cancelled; only one that is queued or running or paused"):
         jobs.cancel_job(state, job.id, admin)
     assert messages(state, job, admin)[-1] == "Fine-tuning job cancelled"
+
+
+def test_only_deaths_without_progress_in_between_count(state: State, admin: Caller, file_id: str) -> None:
+    job = create(state, admin, file_id)
+    for _ in range(2):
+        jobs.put_back(state, jobs.claim(state, job.id, "trainer"), "died")
+    lease = jobs.claim(state, job.id, "trainer")
+    jobs.note_progress(state, lease)
+    jobs.put_back(state, lease, "stopped", counts=False)
+    assert jobs.get_job(state, job.id, admin).attempts == 0
+    for _ in range(jobs.MAXIMUM_ATTEMPTS):
+        assert jobs.get_job(state, job.id, admin).status == "queued"
+        jobs.put_back(state, jobs.claim(state, job.id, "trainer"), "died")
+    assert jobs.get_job(state, job.id, admin).status == "failed"
+
+
+def test_the_death_of_the_trainer_itself_is_no_attempt(state: State, admin: Caller, file_id: str) -> None:
+    job = create(state, admin, file_id)
+    for _ in range(2 * jobs.MAXIMUM_ATTEMPTS):
+        jobs.claim(state, job.id, "trainer")
+        assert jobs.put_back_all(state, "trainer") == [job.id]
+    assert jobs.get_job(state, job.id, admin).attempts == 0
+    assert messages(state, job, admin)[-1].endswith("the job goes on from its last checkpoint")
+
+
+def test_a_paused_job_waits_until_it_is_resumed(state: State, admin: Caller, file_id: str) -> None:
+    job = create(state, admin, file_id)
+    lease = jobs.claim_next(state)
+    assert lease is not None
+    paused = jobs.pause_job(state, job.id, admin)
+    assert (paused.status, paused.lease, paused.attempts, paused.finished_at) == ("paused", None, 0, None)
+    assert "last checkpoint" in messages(state, job, admin)[-1]
+    with pytest.raises(LeaseLostError, match="is paused"):
+        jobs.renew(state, lease)
+    assert jobs.claim_next(state) is None
+    assert jobs.put_back_all(state, "trainer") == []
+    assert jobs.resume_job(state, job.id, admin).status == "queued"
+    assert messages(state, job, admin)[-1] == "Fine-tuning job resumed"
+    assert jobs.claim_next(state) is not None
+
+
+def test_a_job_waiting_to_begin_is_paused_and_a_paused_one_cancelled(
+    state: State, admin: Caller, file_id: str
+) -> None:
+    job = create(state, admin, file_id)
+    jobs.pause_job(state, job.id, admin)
+    assert jobs.claim_next(state) is None
+    assert jobs.cancel_job(state, job.id, admin).status == "cancelled"
+
+
+Change = Callable[[State, str, Caller], Job]
+
+
+@pytest.mark.parametrize(
+    ("steps", "last"),
+    [
+        ([jobs.pause_job], jobs.pause_job),
+        ([], jobs.resume_job),
+        ([jobs.pause_job, jobs.resume_job], jobs.resume_job),
+        ([jobs.cancel_job], jobs.cancel_job),
+        ([jobs.cancel_job], jobs.pause_job),
+        ([jobs.cancel_job], jobs.resume_job),
+    ],
+)
+def test_a_change_at_the_wrong_time_names_the_status_and_changes_nothing(
+    state: State, admin: Caller, file_id: str, steps: list[Change], last: Change
+) -> None:
+    job = create(state, admin, file_id)
+    for step in steps:
+        step(state, job.id, admin)
+    before = jobs.get_job(state, job.id, admin).status, messages(state, job, admin)
+    with pytest.raises(ConflictError, match=f"is {before[0]}; only one that is"):
+        last(state, job.id, admin)
+    assert (jobs.get_job(state, job.id, admin).status, messages(state, job, admin)) == before
+
+
+@pytest.fixture
+def lease(state: State, admin: Caller, file_id: str) -> Lease:
+    return jobs.claim(state, create(state, admin, file_id).id, "trainer")
+
+
+def test_checkpoints_are_listed_replaced_and_removed_by_step(state: State, admin: Caller, lease: Lease) -> None:
+    for step in (4, 2, 6):
+        jobs.add_checkpoint(state, lease, step_number=step, model_name=f"ft:{step}", metrics={"train_loss": 1.5})
+    again = jobs.add_checkpoint(
+        state, lease, step_number=4, model_name="ft:new", metrics={"train_loss": float("nan"), "valid_loss": 2.0}
+    )
+    assert [row.step_number for row in jobs.checkpoints_of(state, lease.job_id)] == [2, 4, 6]
+    page, more = jobs.list_checkpoints(state, lease.job_id, admin, limit=2)
+    assert ([row.step_number for row in page], more) == ([6, 4], True)
+    assert (page[1].id, page[1].model_name) == (again.id, "ft:new")
+    assert page[1].metrics == {"train_loss": None, "valid_loss": 2.0}
+    rest, more = jobs.list_checkpoints(state, lease.job_id, admin, after=page[1].id)
+    assert ([row.step_number for row in rest], more) == ([2], False)
+    for _ in range(2):
+        jobs.remove_checkpoint(state, lease, 4)
+    assert [row.step_number for row in jobs.checkpoints_of(state, lease.job_id)] == [2, 6]
+
+
+def test_a_checkpoint_of_another_job_is_no_place_in_the_list(
+    state: State, admin: Caller, file_id: str, lease: Lease
+) -> None:
+    other = jobs.claim(state, create(state, admin, file_id).id, "trainer")
+    theirs = jobs.add_checkpoint(state, other, step_number=1, model_name="ft:x", metrics={})
+    with pytest.raises(NotFoundError) as caught:
+        jobs.list_checkpoints(state, lease.job_id, admin, after=theirs.id)
+    assert caught.value.param == "after"
+
+
+def test_a_failed_job_has_no_checkpoints(state: State, admin: Caller, lease: Lease) -> None:
+    jobs.add_checkpoint(state, lease, step_number=1, model_name="ft:x", metrics={})
+    jobs.put_back(state, lease, "died")
+    again = jobs.claim(state, lease.job_id, "trainer")
+    assert len(jobs.checkpoints_of(state, lease.job_id)) == 1
+    jobs.fail(state, again, LocalLLMError("no"))
+    assert jobs.checkpoints_of(state, lease.job_id) == []
+
+
+def test_what_is_trained_with_is_shown_in_both_places(state: State, admin: Caller, lease: Lease) -> None:
+    resolved = {"n_epochs": 3, "batch_size": 8, "learning_rate_multiplier": 1.5}
+    jobs.set_hyperparameters(state, lease, resolved)
+    jobs.set_output_name(state, lease, "ft:tiny:local::abc")
+    jobs.set_micro_batch_tokens(state, lease, 512)
+    jobs.set_result_files(state, lease, ["file-r"])
+    job = jobs.get_job(state, lease.job_id, admin)
+    assert job.hyperparameters == job.method["supervised"]["hyperparameters"] == resolved
+    assert job.method == {"type": "supervised", "supervised": {"hyperparameters": resolved}, "lora": {}}
+    assert (job.output_name, job.micro_batch_tokens, job.result_files) == ("ft:tiny:local::abc", 512, ["file-r"])
+
+
+def test_a_loss_that_is_no_number_is_null_in_its_event(state: State, admin: Caller, lease: Lease) -> None:
+    jobs.report_event(state, lease, "Step 1/2", data={"step": 1, "train_loss": float("inf")})
+    assert jobs.list_events(state, lease.job_id, admin)[0][0].data == {"step": 1, "train_loss": None}
+
+
+def test_a_request_sent_again_with_its_key_gives_the_same_job(state: State, admin: Caller, file_id: str) -> None:
+    request, receipt = JobRequest("tiny", file_id), Receipt("hash-1", idempotency_key="k")
+    job = jobs.create_job(state, admin, request, receipt)
+    jobs.cancel_job(state, job.id, admin)
+    assert jobs.create_job(state, admin, request, receipt).id == job.id
+    found = jobs.find_earlier(state, admin, receipt)
+    assert found is not None
+    assert found.id == job.id
+    with pytest.raises(KeyReusedError) as caught:
+        jobs.create_job(state, admin, request, Receipt("hash-2", idempotency_key="k"))
+    assert (caught.value.status, caught.value.code) == (400, "idempotency_key_reused")
+    assert len(jobs.list_jobs(state, admin)[0]) == 1
+
+
+def test_a_key_means_something_only_in_its_project(
+    settings: Settings, state: State, admin: Caller, file_id: str, training_file: Path
+) -> None:
+    with state.session() as session:
+        session.add(Project(id="proj_other", name="other", created_at=1, archived_at=None))
+    stranger = local_admin("proj_other")
+    theirs = FileStore(settings, state).add(
+        training_file, filename="t", purpose=FINE_TUNE, project_id=stranger.project_id
+    )
+    receipt = Receipt("hash", idempotency_key="k")
+    mine = jobs.create_job(state, admin, JobRequest("tiny", file_id), receipt)
+    assert jobs.find_earlier(state, stranger, receipt) is None
+    assert jobs.create_job(state, stranger, JobRequest("tiny", theirs.id), receipt).id != mine.id
+
+
+def test_a_retry_gives_the_newest_job_of_the_last_ten_minutes(state: State, admin: Caller, file_id: str) -> None:
+    request, receipt = JobRequest("tiny", file_id), Receipt("hash")
+    old, new = (jobs.create_job(state, admin, request, receipt) for _ in range(2))
+    assert old.id != new.id  # an honest second job is a second job
+    with state.session() as session:
+        session.get_one(Job, old.id).created_at -= 300
+    retry = Receipt("hash", is_retry=True)
+    assert jobs.create_job(state, admin, request, retry).id == new.id
+    assert jobs.create_job(state, admin, request, Receipt("another", is_retry=True)).id not in (old.id, new.id)
+    with state.session() as session:
+        session.get_one(Job, new.id).created_at -= jobs.RETRY_SECONDS + 1
+        session.get_one(Job, old.id).created_at -= jobs.RETRY_SECONDS + 1
+    assert jobs.create_job(state, admin, request, retry).id not in (old.id, new.id)
+
+
+def test_of_equal_requests_at_once_with_one_key_one_makes_a_job(state: State, admin: Caller, file_id: str) -> None:
+    receipt = Receipt("hash", idempotency_key="k")
+    request = JobRequest("tiny", file_id)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: jobs.create_job(state, admin, request, receipt).id, range(24)))
+    assert len(set(made)) == len(jobs.list_jobs(state, admin)[0]) == 1
+
+
+def test_jobs_are_found_by_all_of_their_metadata(state: State, admin: Caller, file_id: str) -> None:
+    odd = {"team": "support", 'a "quoted" [key].$': "50 % it's"}
+    both, one, none = (create(state, admin, file_id, metadata=m) for m in (odd, {"team": "support"}, {}))
+    for pairs, expected in (
+        ({"team": "support"}, {both.id, one.id}),
+        (odd, {both.id}),
+        ({"team": "sales"}, set()),
+        ({"support": "team"}, set()),
+        ({}, {none.id}),
+        (None, {both.id, one.id, none.id}),
+    ):
+        assert {job.id for job in jobs.list_jobs(state, admin, metadata=pairs)[0]} == expected
 
 
 def test_only_a_dead_trainers_jobs_are_put_back(state: State, admin: Caller, file_id: str) -> None:
@@ -163,8 +371,15 @@ def test_another_project_sees_neither_job_nor_file(state: State, admin: Caller, 
         ({"suffix": "x" * 65}, "suffix"),
         ({"suffix": "a/b"}, "suffix"),
         ({"seed": -1}, "seed"),
-        ({"rank": 0}, "rank"),
-        ({"method": "dpo"}, "method.type"),
+        ({"rank": 0}, "lora.rank"),
+        ({"rank": 513}, "lora.rank"),
+        ({"alpha": True}, "lora.alpha"),
+        ({"rslora": 1}, "lora.rslora"),
+        ({"quantization": "8bit"}, "lora.quantization"),
+        ({"early_stopping_epochs": -1}, "lora.early_stopping_epochs"),
+        ({"early_stopping_epochs": 2}, "lora.early_stopping_epochs"),  # without a validation file
+        ({"method": "reinforcement"}, "method.type"),
+        ({"hyperparameters": Hyperparameters(beta=0.1)}, "hyperparameters.beta"),
         ({"metadata": {str(n): "x" for n in range(17)}}, "metadata"),
         ({"metadata": {"k": "x" * 513}}, "metadata"),
         ({"validation_file": "file-none"}, "validation_file"),
@@ -185,32 +400,6 @@ def test_a_file_of_another_purpose_is_refused(settings: Settings, state: State, 
     )
     with pytest.raises(InvalidInputError, match="'assistants'; expected 'fine-tune'"):
         create(state, admin, row.id)
-
-
-def test_both_places_of_hyperparameters_in_the_api_are_read() -> None:
-    asked = {"n_epochs": 2, "batch_size": "auto"}
-    method = {"type": "supervised", "supervised": {"hyperparameters": asked}}
-    for body in ({"hyperparameters": asked}, {"method": method}):
-        request = jobs.request_from_api({"training_file": "file-1", "model": "m", **body}, model="tiny")
-        assert request.hyperparameters == Hyperparameters(n_epochs=2)
-    assert jobs.request_from_api({"method": {"type": "dpo"}}, model="tiny").method == "dpo"
-
-
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        ({"training_file": 1}, "training_file"),
-        ({"training_file": "f", "suffix": ["x"]}, "suffix"),
-        ({"training_file": "f", "seed": "1"}, "seed"),
-        ({"training_file": "f", "method": "supervised"}, "method"),
-        ({"training_file": "f", "hyperparameters": [1]}, "hyperparameters"),
-        ({"training_file": "f", "metadata": "x"}, "metadata"),
-    ],
-)
-def test_a_body_of_wrong_types_names_its_field(body: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidInputError) as caught:
-        jobs.request_from_api(body, model="tiny")
-    assert caught.value.param == param
 
 
 def test_a_job_that_its_creator_runs_is_never_in_the_queue(state: State, admin: Caller, file_id: str) -> None:
