@@ -76,6 +76,11 @@ def start_child(
     return child
 
 
+def end_with_parent() -> None:
+    """From now on the kernel kills this process when its parent ends: for one that others start for us."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def stop_child(child: subprocess.Popen[bytes], *, grace_seconds: float) -> None:
     """SIGTERM to the child, SIGKILL to its whole group after the grace; returns when it is gone."""
     if child.poll() is None:

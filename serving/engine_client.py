@@ -1,7 +1,7 @@
 """The gateway's side of vLLM: requests over the engine's Unix socket, adapters made known on first use."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ ADAPTER_TIMEOUT_SECONDS = 120.0
 class EngineClient:
     """One engine. Call `close` when done."""
 
-    def __init__(self, socket: Path, timeout_seconds: float):
-        self._socket = socket
+    def __init__(self, socket: Path, timeout_seconds: float, training_job: Callable[[], str | None]):
+        """`training_job` tells for which job, as "job ftjob-…", the engine is stopped; None: for none."""
+        self._training_job = training_job
         self._session = aiohttp.ClientSession(
             base_url="http://engine",
             connector=aiohttp.UnixConnector(path=str(socket), limit=0),
@@ -53,6 +54,8 @@ class EngineClient:
             async with self._session.post(
                 path, data=dump_json(body), headers={"content-type": "application/json"}
             ) as response:
+                if response.status >= 500 and self._training_job() is not None:
+                    raise self._absence()  # it is on its way down
                 if response.status != 200:
                     raise await _error_of(response)
                 yield response
@@ -60,9 +63,7 @@ class EngineClient:
             raise UnavailableError("the engine gave no answer in time", hint="ask again, or for less") from None
         except aiohttp.ClientError:
             self._known_adapters.clear()
-            raise UnavailableError(
-                "the engine is not up: it is starting or being restarted", hint="ask again in a few seconds"
-            ) from None
+            raise self._absence() from None
 
     async def load_adapter(self, name: str, path: Path) -> None:
         """Makes an adapter known to the engine, once."""
@@ -89,6 +90,17 @@ class EngineClient:
 
     def forget_adapter(self, name: str) -> None:
         self._known_adapters.discard(name)
+
+    def _absence(self) -> UnavailableError:
+        job = self._training_job()
+        if job is not None:
+            return UnavailableError(
+                f'the engine is stopped while {job} trains (gpu.sharing = "stop")',
+                hint="ask again when it has ended",
+            )
+        return UnavailableError(
+            "the engine is not up: it is starting or being restarted", hint="ask again in a few seconds"
+        )
 
 
 class EngineError(LocalLLMError):

@@ -1,12 +1,14 @@
 """What the gateway's routes work with, opened once and handed in."""
 
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
 from index.client import AsyncIndexClient
 from local_llm.adapters import AdapterRegistry
+from local_llm.device import training_job
 from local_llm.errors import AuthenticationError, ForbiddenError
 from local_llm.files import FileStore
 from local_llm.keys import KeyStore
@@ -51,7 +53,11 @@ def open_services(settings: Settings) -> Services:
         profiles=ProfileStore(state),
         adapters=AdapterRegistry(settings, state),
         files=files,
-        engine=EngineClient(settings.place.socket("engine"), settings.server.request_timeout_seconds),
+        engine=EngineClient(
+            settings.place.socket("engine"),
+            settings.server.request_timeout_seconds,
+            partial(training_job, settings),
+        ),
         index=AsyncIndexClient(settings.place.socket("index"), settings.server.request_timeout_seconds),
     )
 

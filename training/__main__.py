@@ -1,4 +1,7 @@
-"""`python -m training`: the trainer. `python -m training run JOB --lease TOKEN`: its child, for one job."""
+"""`python -m training`: the trainer. `python -m training run JOB --lease TOKEN`: its child, for one job.
+
+With training.processes > 1 the child is the launcher of several such processes (training/launch.py).
+"""
 
 import argparse
 import sys
@@ -16,7 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _start(options)
     except LocalLLMError as error:
-        print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
+        hint = f"\n  try: {error.hint}" if error.hint else ""
+        print(f"error: {error.message}{hint}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 
@@ -39,9 +43,13 @@ def _start(options: argparse.Namespace) -> None:
     state = open_state(settings.place)
     try:
         if options.command == "run":
+            from local_llm.processes import end_with_parent
             from training.jobs import Lease
+            from training.launch import is_launched
             from training.run import run_job
 
+            if is_launched():  # in a session of its own: nothing else would end it with its launcher
+                end_with_parent()
             run_job(settings, state, Lease(options.job_id, options.lease))
         else:
             from training.trainer import serve_until_signalled

@@ -1,27 +1,48 @@
 """The trainer: takes queued jobs one at a time and runs each in a child process of its own.
 
-A child that dies takes nothing with it: its job goes back into the queue, up to three times. When the trainer
-itself was killed, the next one ends what it left running before it takes anything.
+A child that dies takes nothing with it: its job goes back into the queue, up to three times, and with less memory
+to take if the kernel killed it. When the trainer itself was killed, the next one ends what it left running before
+it takes anything.
 """
 
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from local_llm import offline
+from local_llm.device import require_sharing, training_device, training_environment
+from local_llm.hardware import gpu_name
 from local_llm.locks import exclusive_lock
 from local_llm.processes import end_leftovers, start_child, stop_child
 from local_llm.settings import Settings
-from local_llm.state import State
-from training import jobs
+from local_llm.state import Job, State
+from training import jobs, launch
 from training.jobs import LEASE_SECONDS, Lease, LeaseLostError
 
-GRACE_SECONDS = 10.0
+# A child told to stop finishes its step and writes a checkpoint.
+GRACE_SECONDS = 30.0
 LOCK = "trainer.lock"
 RECORDS = "trainer"
+STEPS = "steps"  # in a job's folder: what a later attempt goes on from
+SECONDS_BETWEEN_CLEANINGS = 60.0
+SMALLEST_MICRO_BATCH_TOKENS = 64
+LOG_TAIL_BYTES = 1 << 16
+
+
+class StoppedError(Exception):
+    """The trainer was told to stop while its job waited for the device."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    returncode: int
+    killed: bool  # by SIGKILL, it or one of its processes
 
 
 class Trainer:
@@ -31,67 +52,144 @@ class Trainer:
         self._state = state
         self._options = options
         self._stopping = False
+        self._cleaned_at = 0.0
 
     def stop(self) -> None:
         """Makes serve() end its child, put the job back and return. May be called by a signal handler."""
         self._stopping = True
 
     def serve(self) -> None:
-        """Takes jobs until stop() is called. Raises: LockedError if another trainer is at work."""
+        """Takes jobs until stop() is called.
+
+        Raises: LockedError if another trainer is at work, SettingsError if the device cannot be shared as asked.
+        """
+        require_sharing(self._settings)
         home = self._settings.place.ensure()
         with exclusive_lock(home.run / LOCK, "the trainer"):
             end_leftovers(home.run / RECORDS)
             jobs.put_back_all(self._state, "trainer")
+            self._clean()
             while not self._stopping:
                 lease = jobs.claim_next(self._state)
-                if lease is None:
-                    time.sleep(self._settings.training.poll_seconds)
-                else:
+                if lease is not None:
                     self._run(lease)
+                    self._clean()
+                else:
+                    self._clean_now_and_then()
+                    time.sleep(self._settings.training.poll_seconds)
 
     def _run(self, lease: Lease) -> None:
+        ending = None
+        with suppress(LeaseLostError):  # finished, failed, paused or cancelled: nothing to put back
+            with suppress(StoppedError), self._device(lease) as descriptors:
+                ending = self._train(lease, descriptors)
+            self._settle(lease, ending)
+
+    def _device(self, lease: Lease) -> AbstractContextManager[Sequence[int]]:
+        """Waits for the device if need be. Raises: LeaseLostError, StoppedError."""
+        return training_device(
+            self._settings,
+            lease.job_id,
+            talk=partial(jobs.report_event, self._state, lease),
+            meanwhile=partial(self._stay, lease),
+        )
+
+    def _stay(self, lease: Lease) -> None:
+        """Keeps the job while it waits. Raises: LeaseLostError, StoppedError."""
+        if self._stopping:
+            raise StoppedError
+        jobs.renew(self._state, lease)
+
+    def _train(self, lease: Lease, descriptors: Sequence[int]) -> Ending:
         home = self._settings.place
-        with (home.logs / f"{lease.job_id}.log").open("ab") as log:
+        processes, gpu = self._settings.training.processes, gpu_name() is not None
+        arguments = [*self._options, "run", lease.job_id, "--lease", lease.token]
+        with (home.logs / f"{lease.job_id}.log").open("a+b") as log:
+            begun = log.tell()
             child = start_child(
                 lease.job_id,
-                self._command(lease),
-                environment=offline.environment(),
+                launch.command(arguments, processes=processes, gpu=gpu),
+                environment={
+                    **offline.environment(),
+                    **training_environment(self._settings),
+                    **launch.environment(processes=processes, gpu=gpu),
+                },
                 log=log,
                 records=home.run / RECORDS,
+                pass_fds=descriptors,
             )
+            grace_seconds = GRACE_SECONDS
             try:
-                self._watch(child, lease)
+                grace_seconds = self._watch(child, lease)
             finally:
-                stop_child(child, grace_seconds=GRACE_SECONDS)
+                stop_child(child, grace_seconds=grace_seconds)
                 (home.run / RECORDS / f"{lease.job_id}.process.json").unlink(missing_ok=True)
-        self._settle(lease, child.returncode)
+            log.seek(max(begun, log.seek(0, 2) - LOG_TAIL_BYTES))
+            return Ending(child.returncode, launch.was_killed(child.returncode, log.read()))
 
-    def _watch(self, child: subprocess.Popen[bytes], lease: Lease) -> None:
-        """Renews the lease until the child is done, the job is no longer ours, or we are to stop."""
+    def _watch(self, child: subprocess.Popen[bytes], lease: Lease) -> float:
+        """Renews the lease until the child is done, the job is no longer ours, or we are to stop.
+
+        Returns the seconds that the child has, if it still runs, to write a checkpoint and go.
+        """
         while child.poll() is None and not self._stopping:
             try:
                 jobs.renew(self._state, lease)
-            except LeaseLostError:  # cancelled, or the child has finished this moment
-                return
+            except LeaseLostError:
+                return self._grace_after(self._status(lease.job_id), child)
             time.sleep(min(self._settings.training.poll_seconds, LEASE_SECONDS / 4))
+        return GRACE_SECONDS
 
-    def _settle(self, lease: Lease, returncode: int) -> None:
-        """A job that the child did not finish goes back into the queue."""
-        try:
-            if self._stopping:
-                jobs.put_back(self._state, lease, "The trainer was stopped; the job waits", counts=False)
-            else:
-                reason = f"The training process ended early (exit status {returncode}); the job starts again"
-                jobs.put_back(self._state, lease, reason)
-        except LeaseLostError:
-            return  # finished, failed or cancelled: nothing to put back
+    def _grace_after(self, status: str | None, child: subprocess.Popen[bytes]) -> float:
+        if status in ("succeeded", "failed"):  # the child said so itself this moment, and is about to end
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(GRACE_SECONDS)
+            return GRACE_SECONDS
+        return GRACE_SECONDS if status == "paused" else 0
 
-    def _command(self, lease: Lease) -> list[str]:
-        return [sys.executable, "-m", "training", *self._options, "run", lease.job_id, "--lease", lease.token]
+    def _settle(self, lease: Lease, ending: Ending | None) -> None:
+        """A job that the child did not finish goes back into the queue. Raises: LeaseLostError if it did."""
+        if ending is None or self._stopping:
+            jobs.put_back(self._state, lease, "The trainer was stopped; the job waits", counts=False)
+            return
+        if ending.killed:
+            self._ask_for_less_memory(lease)
+        reason = f"The training process ended early (exit status {ending.returncode}); the job starts again"
+        jobs.put_back(self._state, lease, reason)
+
+    def _ask_for_less_memory(self, lease: Lease) -> None:
+        """Nobody here sent that SIGKILL: most likely the kernel did, for lack of memory."""
+        tokens = jobs.load(self._state, lease).micro_batch_tokens
+        if tokens is None:
+            tokens = self._settings.training.micro_batch_tokens
+        fewer = max(SMALLEST_MICRO_BATCH_TOKENS, tokens // 2)
+        if fewer < tokens:
+            jobs.set_micro_batch_tokens(self._state, lease, fewer)
+            message = (
+                "The training process was killed, most likely for lack of memory: "
+                f"the next attempt passes {fewer} tokens through the model at once instead of {tokens}"
+            )
+            jobs.report_event(self._state, lease, message, level="warn")
+
+    def _clean_now_and_then(self) -> None:
+        if time.monotonic() - self._cleaned_at >= SECONDS_BETWEEN_CLEANINGS:
+            self._clean()
+
+    def _clean(self) -> None:
+        """Removes the step checkpoints of jobs that were cancelled or failed: nothing goes on from them."""
+        self._cleaned_at = time.monotonic()
+        for steps in self._settings.place.jobs.glob(f"*/{STEPS}"):
+            if self._status(steps.parent.name) in ("cancelled", "failed"):
+                shutil.rmtree(steps, ignore_errors=True)
+
+    def _status(self, job_id: str) -> str | None:
+        with self._state.reading() as session:
+            job = session.get(Job, job_id)
+            return None if job is None else job.status
 
 
 def serve_until_signalled(settings: Settings, state: State, settings_file: Path | None) -> None:
-    """Runs a trainer that stops on SIGTERM and SIGINT. Raises: LockedError."""
+    """Runs a trainer that stops on SIGTERM and SIGINT. Raises: LockedError, SettingsError."""
     options = ["--settings", str(settings_file)] if settings_file else []
     trainer = Trainer(settings, state, options=options)
     for number in (signal.SIGTERM, signal.SIGINT):

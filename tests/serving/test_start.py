@@ -77,6 +77,13 @@ def test_wrong_settings_are_all_told(settings: Settings) -> None:
     assert "engine.max_loras = 'many'" in done.stderr
 
 
+def test_a_device_that_cannot_be_shared_as_asked_is_told(settings: Settings, models: None) -> None:
+    done = serve(settings, "--port", "0", LOCAL_LLM_GPU__TRAINING_MEMORY_SHARE="0.8")
+    assert_told(done, "leaves the engine 0.05 of the GPU's memory", "gpu.training_memory_share")
+    done = serve(settings, "--port", "0", LOCAL_LLM_GPU__SHARING="separate")
+    assert_told(done, "gpu.engine_devices names no device", "gpu.engine_devices")
+
+
 def test_a_second_server_on_the_same_home_is_refused(settings: Settings, models: None) -> None:
     with exclusive_lock(settings.place.run / "server.lock", "the server"):
         assert_told(serve(settings, "--port", "0"), f"held by process {os.getpid()}", "stop that process")

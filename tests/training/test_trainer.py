@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from local_llm.device import EngineTurn
 from local_llm.errors import LockedError
 from local_llm.fileio import read_json
 from local_llm.files import FINE_TUNE, FileStore
@@ -37,15 +38,20 @@ def wait_until(what: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
 @pytest.fixture
-def start(settings: Settings, tiny_model: Model) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+def start(settings: Settings, tiny_model: Model) -> Iterator[Start]:
+    """Starts a trainer; its arguments are settings, as variables without their prefix."""
     started: list[subprocess.Popen[bytes]] = []
     environment = {
         **os.environ, "LOCAL_LLM_HOME": str(settings.home), "LOCAL_LLM_TRAINING__POLL_SECONDS": "0.05",
     }  # fmt: skip
 
-    def start_trainer() -> subprocess.Popen[bytes]:
-        started.append(subprocess.Popen([sys.executable, "-m", "training"], env=environment))
+    def start_trainer(**variables: str) -> subprocess.Popen[bytes]:
+        chosen = {f"LOCAL_LLM_{name}": value for name, value in variables.items()}
+        started.append(subprocess.Popen([sys.executable, "-m", "training"], env={**environment, **chosen}))
         return started[-1]
 
     yield start_trainer
@@ -59,6 +65,19 @@ def queue(settings: Settings, state: State, admin: Caller, file: Path) -> Job:
     return jobs.create_job(state, admin, jobs.JobRequest(TINY, row.id, seed=1, hyperparameters=SLOW))
 
 
+def messages(state: State, job: Job, admin: Caller) -> list[str]:
+    return [event.message for event in jobs.list_events(state, job.id, admin)[0]]
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[EngineTurn]:
+    """An engine has the device; it goes when the fixture's `end` is called."""
+    turn = EngineTurn(settings.place.ensure())
+    assert turn.begin()
+    yield turn
+    turn.end()
+
+
 def child_of(settings: Settings, job: Job) -> ProcessRecord:
     return ProcessRecord(**read_json(settings.place.run / RECORDS / f"{job.id}.process.json"))
 
@@ -69,7 +88,7 @@ def test_a_killed_trainer_is_succeeded_by_one_that_completes_its_job_and_obeys(
     state: State,
     admin: Caller,
     training_file: Path,
-    start: Callable[[], subprocess.Popen[bytes]],
+    start: Start,
 ) -> None:
     """One story, because every start of a child costs the import of torch."""
 
@@ -112,6 +131,103 @@ def test_a_killed_trainer_is_succeeded_by_one_that_completes_its_job_and_obeys(
     assert second.wait(PATIENCE_SECONDS) == 0
     stopped = jobs.get_job(state, waiting.id, admin)
     assert (stopped.status, stopped.attempts) == ("queued", 0)
+
+
+@pytest.mark.slow
+def test_a_child_that_the_kernel_killed_is_tried_again_with_less_memory(
+    settings: Settings, state: State, admin: Caller, training_file: Path, start: Start
+) -> None:
+    job = queue(settings, state, admin, training_file)
+    trainer = start()
+    attempts = []
+    for _ in range(2):
+        wait_until((settings.place.run / RECORDS / f"{job.id}.process.json").exists)
+        wait_until(lambda: child_of(settings, job) not in attempts)
+        attempts.append(child_of(settings, job))
+        os.kill(attempts[-1].pid, signal.SIGKILL)
+    wait_until(lambda: jobs.get_job(state, job.id, admin).micro_batch_tokens == 512)
+    told = messages(state, job, admin)
+    assert sum("instead of 2048" in message for message in told) == 1
+    assert sum("passes 512 tokens through the model at once instead of 1024" in message for message in told) == 1
+    jobs.cancel_job(state, job.id, admin)
+    trainer.terminate()
+    assert trainer.wait(PATIENCE_SECONDS) == 0
+
+
+def test_a_job_waits_for_the_engine_and_is_kept_meanwhile(
+    settings: Settings, state: State, admin: Caller, training_file: Path, start: Start, engine: EngineTurn
+) -> None:
+    """gpu.sharing = "stop": told in its events; cancelled, it makes way; with the trainer stopped, it waits on."""
+    cancelled, kept = (queue(settings, state, admin, training_file) for _ in range(2))
+    trainer = start(GPU__SHARING="stop")
+
+    wait_until(lambda: engine.wanted_by() == f"job {cancelled.id}")
+    wait_until(lambda: messages(state, cancelled, admin)[0].startswith("Waiting for the engine to stop"))
+    until = jobs.get_job(state, cancelled.id, admin).lease_until
+    assert until is not None
+    wait_until(lambda: (jobs.get_job(state, cancelled.id, admin).lease_until or 0) > until)
+    jobs.cancel_job(state, cancelled.id, admin)
+
+    wait_until(lambda: engine.wanted_by() == f"job {kept.id}")
+    trainer.send_signal(signal.SIGTERM)
+    assert trainer.wait(PATIENCE_SECONDS) == 0
+    row = jobs.get_job(state, kept.id, admin)
+    assert (row.status, row.attempts, row.lease) == ("queued", 0, None)
+    assert engine.wanted_by() is None
+    assert not list((settings.place.run / RECORDS).glob("*")), "no child was started"
+
+
+@pytest.mark.slow
+def test_once_the_engine_has_gone_the_child_has_the_device_and_keeps_it(
+    settings: Settings, state: State, admin: Caller, training_file: Path, start: Start, engine: EngineTurn
+) -> None:
+    job = queue(settings, state, admin, training_file)
+    trainer = start(GPU__SHARING="stop")
+    wait_until(lambda: engine.wanted_by() == f"job {job.id}")
+    engine.end()
+    wait_until((settings.place.run / RECORDS / f"{job.id}.process.json").exists)
+    child = child_of(settings, job)
+    assert not engine.begin()
+
+    # Stopped, so that it cannot even hear that its trainer was killed, it has the device still.
+    os.kill(child.pid, signal.SIGSTOP)
+    trainer.kill()
+    trainer.wait()
+    assert engine.wanted_by() == f"job {job.id}"
+
+    # The next trainer ends it; once nobody wants it any more, the device is the engine's.
+    jobs.cancel_job(state, job.id, admin)
+    second = start(GPU__SHARING="stop")
+    wait_until(engine.begin)
+    assert start_time(child.pid) != child.started
+    second.terminate()
+    assert second.wait(PATIENCE_SECONDS) == 0
+
+
+def test_steps_of_jobs_that_were_cancelled_or_failed_are_removed_and_the_rest_is_kept(
+    settings: Settings, state: State, admin: Caller, training_file: Path, start: Start
+) -> None:
+    expected = {"cancelled": False, "failed": False, "succeeded": True, "paused": True}
+    ended = {status: queue(settings, state, admin, training_file) for status in expected}
+    with state.session() as session:
+        for status, job in ended.items():
+            session.get_one(Job, job.id).status = status
+            steps = settings.place.jobs / job.id / "steps" / "000010"
+            steps.mkdir(parents=True)
+            (steps / "weights").write_bytes(b"w")
+            (steps.parent.parent / "loss.jsonl").write_text("{}\n")
+    trainer = start()
+    wait_until(lambda: not (settings.place.jobs / ended["cancelled"].id / "steps").exists())
+    wait_until(lambda: not (settings.place.jobs / ended["failed"].id / "steps").exists())
+    trainer.terminate()
+    assert trainer.wait(PATIENCE_SECONDS) == 0
+    for status, job in ended.items():
+        assert (settings.place.jobs / job.id / "steps" / "000010" / "weights").exists() is expected[status]
+        assert (settings.place.jobs / job.id / "loss.jsonl").exists()
+
+
+def test_a_device_that_cannot_be_shared_as_asked_is_refused(start: Start) -> None:
+    assert start(GPU__SHARING="separate").wait(PATIENCE_SECONDS) == 1
 
 
 def test_there_is_one_trainer_at_a_time(settings: Settings, state: State) -> None:

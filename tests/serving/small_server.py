@@ -1,0 +1,22 @@
+"""`python -m tests.serving.small_server`: the real supervisor with the real gateway, and a small engine."""
+
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from local_llm.models import Model
+from local_llm.settings import Settings, load_settings
+from serving import supervisor
+from serving.children import Child
+
+ENGINE = Path(__file__).parent / "small_engine.py"
+
+
+def plan(settings: Settings, settings_file: Path | None, model: Model, listener: socket.socket) -> list[Child]:
+    gateway, engine, *_ = supervisor.plan(settings, settings_file, model, listener)
+    return [gateway, replace(engine, command=[sys.executable, str(ENGINE), str(engine.socket)])]
+
+
+if __name__ == "__main__":
+    supervisor.Supervisor(load_settings(), None, print, plan).run()
