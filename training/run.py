@@ -189,9 +189,9 @@ def _publish(
         versions={name: version(name) for name in LIBRARIES},
         job_id=job.id,
     )
-    return AdapterRegistry(settings, state).publish(
-        folder, base=prepared.base, suffix=job.suffix, project_id=job.project_id, run=run
-    )
+    registry = AdapterRegistry(settings, state)
+    name = registry.new_name(prepared.base.name, job.suffix)
+    return registry.publish(folder, base=prepared.base, name=name, project_id=job.project_id, run=run)
 
 
 def _succeed(settings: Settings, state: State, lease: Lease, adapter: Adapter) -> str:
