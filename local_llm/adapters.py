@@ -1,22 +1,30 @@
-"""The registry of adapters: fine-tuned models by their `ft:` names. Immutable once published."""
+"""The registry of adapters: fine-tuned models by their `ft:` names. Immutable once published.
+
+An adapter's folder is whole on the disk before its row exists, and its row is gone before its folder is: whoever
+finds a name finds the files, whatever was killed when.
+"""
 
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
-from local_llm.errors import IntegrityError, InvalidInputError, ModelNotFoundError
-from local_llm.fileio import read_json, sha256_of, staged_directory, write_json
+from local_llm.errors import ConflictError, IntegrityError, InvalidInputError, ModelNotFoundError
+from local_llm.fileio import read_json, remove_staging, sha256_of, staged_directory, write_file, write_json
+from local_llm.fitting import refuse_misfit
 from local_llm.identifiers import is_suffix, new_id, now
+from local_llm.locks import exclusive_lock
+from local_llm.model_card import CARD, model_card
 from local_llm.models import MANIFEST, Model, record_files
 from local_llm.permissions import Caller
+from local_llm.servable import CONFIG, WEIGHTS, refuse_unservable
 from local_llm.settings import Settings
-from local_llm.state import Adapter, State
+from local_llm.state import Adapter, JobCheckpoint, State
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
+PREFIX = "ft:"
 NAME_ID_LENGTH = 8
 
 
@@ -36,48 +44,73 @@ class AdapterRegistry:
         self._settings = settings
         self._state = state
 
-    def publish(
-        self, source: Path, *, base: Model, suffix: str | None, project_id: str, run: AdapterRun
-    ) -> Adapter:
-        """Copies the two files of a PEFT adapter out of `source` and lists it under a new `ft:` name.
+    def new_name(self, base_name: str, suffix: str | None) -> str:
+        """A name that no adapter has. A job takes one when its training begins, and names its checkpoints after it.
 
-        Raises: InvalidInputError if the engine could not serve it.
+        Raises: InvalidInputError.
+        """
+        if suffix and not is_suffix(suffix):
+            raise InvalidInputError(
+                f"suffix {suffix!r}: expected up to 64 letters, digits, '.', '_' and '-'", param="suffix"
+            )
+        identifier = new_id("")[:NAME_ID_LENGTH]
+        return f"{PREFIX}{base_name}:{self._settings.organization}:{suffix or ''}:{identifier}"
+
+    def publish(
+        self,
+        source: Path,
+        *,
+        base: Model,
+        name: str,
+        project_id: str,
+        run: AdapterRun,
+        step_number: int | None = None,
+    ) -> Adapter:
+        """Copies the two files of a PEFT adapter out of `source`, writes its model card and lists it as `name`.
+
+        `step_number` is that of a checkpoint.
+
+        Raises: InvalidInputError if the engine could not serve it on this base; ConflictError if the name is taken.
         """
         config = refuse_unservable(source, self._settings.engine.max_lora_rank)
-        name = self._new_name(base.name, suffix)
+        refuse_misfit(source, config, base.path)
         identifier = new_id("adapter-")
-        target = self.path(identifier)
-        with staged_directory(target) as staging:
-            for file in (CONFIG, WEIGHTS):
-                shutil.copyfile(source / file, staging / file)
-            manifest = {
-                "base_model": base.name,
-                "base_sha256": base.manifest.sha256,
-                "created_at": now(),
-                "files": {name: asdict(record) for name, record in record_files(staging).items()},
-                **asdict(run),
-            }
-            write_json(staging / MANIFEST, manifest)
-        row = Adapter(
-            id=identifier,
-            project_id=project_id,
-            name=name,
-            base_model=base.name,
-            base_sha256=base.manifest.sha256,
-            rank=config["r"],
-            manifest_sha256=sha256_of(target / MANIFEST),
-            job_id=run.job_id,
-            allow=None,
-            created_at=now(),
-        )
-        with self._state.session() as session:
-            session.add(row)
+        manifest = {
+            "name": name,
+            "base_model": base.name,
+            "base_sha256": base.manifest.sha256,
+            "base_licence": base.manifest.licence,
+            "created_at": now(),
+            "lora": _lora_facts(config),
+            "step_number": step_number,
+            **asdict(run),
+        }
+        with self._lock():
+            self._refuse_taken(name)
+            manifest_sha256 = self._write(identifier, source, manifest)
+            row = Adapter(
+                id=identifier,
+                project_id=project_id,
+                name=name,
+                base_model=base.name,
+                base_sha256=base.manifest.sha256,
+                rank=config["r"],
+                manifest_sha256=manifest_sha256,
+                job_id=run.job_id,
+                step_number=step_number,
+                allow=None,
+                created_at=manifest["created_at"],
+            )
+            with self._state.session() as session:
+                session.add(row)
         return row
 
     def list(self, caller: Caller) -> list[Adapter]:
+        """Finished models and checkpoints that the caller may see, the oldest first."""
         with self._state.reading() as session:
-            query = select(Adapter).where(Adapter.project_id == caller.project_id).order_by(Adapter.created_at)
-            return [row for row in session.scalars(query) if caller.may_see(row.allow)]
+            query = select(Adapter).where(Adapter.project_id == caller.project_id)
+            rows = session.scalars(query.order_by(Adapter.created_at, Adapter.name))
+            return [row for row in rows if caller.may_see(row.allow)]
 
     def get(self, name: str, caller: Caller) -> Adapter:
         """Raises: ModelNotFoundError, also for an adapter that the caller may not see."""
@@ -110,42 +143,57 @@ class AdapterRegistry:
         return read_json(self.path(adapter.id) / MANIFEST)
 
     def delete(self, adapter: Adapter) -> None:
-        """Forgets an adapter: first its row, so that nobody finds a name without files."""
+        """Forgets an adapter, and that it was a job's checkpoint; harmless if another process was faster."""
         with self._state.session() as session:
-            session.delete(session.get_one(Adapter, adapter.id))
+            session.execute(delete(JobCheckpoint).where(JobCheckpoint.model_name == adapter.name))
+            session.execute(delete(Adapter).where(Adapter.id == adapter.id))
         shutil.rmtree(self.path(adapter.id), ignore_errors=True)
 
-    def _new_name(self, base: str, suffix: str | None) -> str:
-        if suffix and not is_suffix(suffix):
-            raise InvalidInputError(
-                f"suffix {suffix!r}: expected up to 64 letters, digits, '.', '_' and '-'", param="suffix"
-            )
-        return f"ft:{base}:{self._settings.organization}:{suffix or ''}:{new_id('')[:NAME_ID_LENGTH]}"
+    def remove_abandoned(self) -> None:
+        """Deletes what killed processes left: half-written folders, and whole ones that no row names. Called when a
+        server or a trainer starts.
+        """
+        root = self._settings.place.adapters
+        with self._lock():
+            remove_staging(root)
+            with self._state.reading() as session:
+                known = set(session.scalars(select(Adapter.id)))
+            for path in root.iterdir():
+                if path.name not in known:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def _lock(self) -> AbstractContextManager[None]:
+        """Held from an adapter's first byte to its row: what no row names while nobody holds it is abandoned."""
+        return exclusive_lock(self._settings.place.run / "adapters.lock", "the adapter registry", wait=True)
+
+    def _refuse_taken(self, name: str) -> None:
+        with self._state.reading() as session:
+            taken = session.scalars(select(Adapter.id).where(Adapter.name == name)).first()
+        if taken is not None:
+            raise ConflictError(f"a model {name!r} is already there; published models do not change", param="model")
+
+    def _write(self, identifier: str, source: Path, manifest: dict[str, Any]) -> str:
+        """Publishes the folder; returns the hash of its manifest."""
+        target = self.path(identifier)
+        with staged_directory(target) as staging:
+            for file in (CONFIG, WEIGHTS):
+                shutil.copyfile(source / file, staging / file)
+            write_file(staging / CARD, model_card(manifest).encode())
+            files = {file: asdict(record) for file, record in record_files(staging).items()}
+            write_json(staging / MANIFEST, {**manifest, "files": files})
+        return sha256_of(target / MANIFEST)
 
 
-def refuse_unservable(folder: Path, max_rank: int) -> dict[str, Any]:
-    """The adapter's configuration, if vLLM can load it.
+def checkpoint_name(name: str, step_number: int) -> str:
+    """The name of a checkpoint of the job whose finished model will bear `name`."""
+    return f"{name}:ckpt-step-{step_number}"
 
-    Raises: InvalidInputError. Source of the rules: vLLM's lora/peft_helper.py.
-    """
-    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).exists()]
-    if missing:
-        raise InvalidInputError(f"{folder} is not a PEFT adapter: {' and '.join(missing)} not found")
-    try:
-        config: dict[str, Any] = read_json(folder / CONFIG)
-    except ValueError as error:
-        raise InvalidInputError(f"{folder / CONFIG} is no adapter's configuration: {error}") from None
-    reasons = []
-    if config.get("peft_type") != "LORA":
-        reasons.append(f"its type is {config.get('peft_type')}; expected LORA")
-    if config.get("r", 0) > max_rank:
-        reasons.append(f"its rank is {config['r']}; the engine serves up to {max_rank} (engine.max_lora_rank)")
-    if config.get("use_dora"):
-        reasons.append("it uses DoRA")
-    if config.get("bias", "none") != "none":
-        reasons.append(f"it trains biases ({config['bias']})")
-    if config.get("modules_to_save"):
-        reasons.append(f"it replaces whole modules ({', '.join(config['modules_to_save'])})")
-    if reasons:
-        raise InvalidInputError(f"the adapter in {folder} cannot be served: {'; '.join(reasons)}")
-    return config
+
+def _lora_facts(config: dict[str, Any]) -> dict[str, Any]:
+    targets = config["target_modules"]
+    return {
+        "rank": config["r"],
+        "alpha": config["lora_alpha"],
+        "rslora": bool(config.get("use_rslora")),
+        "modules": sorted(targets) if isinstance(targets, list) else [str(targets)],
+    }

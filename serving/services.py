@@ -44,6 +44,8 @@ def open_services(settings: Settings) -> Services:
     state = open_state(settings.place)
     files = FileStore(settings, state)
     files.remove_abandoned()
+    adapters = AdapterRegistry(settings, state)
+    adapters.remove_abandoned()
     base = ModelStore(settings.place.models).get(settings.engine.model, "base").manifest
     return Services(
         settings=settings,
@@ -51,7 +53,7 @@ def open_services(settings: Settings) -> Services:
         base=base,
         keys=KeyStore(state),
         profiles=ProfileStore(state),
-        adapters=AdapterRegistry(settings, state),
+        adapters=adapters,
         files=files,
         engine=EngineClient(
             settings.place.socket("engine"),

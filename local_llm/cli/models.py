@@ -10,6 +10,7 @@ from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.output import emit, emit_table, talk
 from local_llm.fileio import read_json
 from local_llm.models import MANIFEST, Model, ModelStore, kind_of_folder, verify
+from local_llm.servable import CONFIG
 from local_llm.state import Adapter
 
 app = typer.Typer(no_args_is_help=True, help="Models on this box: import, list, verify.")
@@ -98,12 +99,23 @@ def _import_gguf(store: ModelStore, file: Path, name: str, licence: str, origin:
 
 
 def _import_adapter(box: CommandContext, path: Path, base: str | None, suffix: str | None) -> dict[str, Any]:
-    base_model = ModelStore(box.settings.place.models).get(base or box.settings.engine.model, "base")
-    run = AdapterRun(data_sha256="unknown", settings={"imported_from": str(path)}, metrics={}, versions={})
-    row = AdapterRegistry(box.settings, box.state).publish(
-        path, base=base_model, suffix=suffix, project_id=box.caller.project_id, run=run
-    )
+    store = ModelStore(box.settings.place.models)
+    base_model = store.get(base or _base_named_by(path, store) or box.settings.engine.model, "base")
+    run = AdapterRun(data_sha256="unknown", settings={"imported_from": path.name}, metrics={}, versions={})
+    registry = AdapterRegistry(box.settings, box.state)
+    name = registry.new_name(base_model.name, suffix)
+    row = registry.publish(path, base=base_model, name=name, project_id=box.caller.project_id, run=run)
     return {"name": row.name, "kind": "adapter", "base": row.base_model}
+
+
+def _base_named_by(adapter: Path, store: ModelStore) -> str | None:
+    """The last part of the base's name or path in an adapter's configuration, if the store has a model of it."""
+    try:
+        named = Path(read_json(adapter / CONFIG)["base_model_name_or_path"]).name
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    model = store.find(named)
+    return named if model is not None and model.manifest.kind == "base" else None
 
 
 def _describe(model: Model) -> dict[str, Any]:
@@ -128,6 +140,8 @@ def _describe_adapter(registry: AdapterRegistry, row: Adapter) -> dict[str, Any]
     return {
         **described,
         "data_sha256": manifest["data_sha256"],
+        "licence": manifest.get("base_licence"),
+        "source": f"trained by {manifest['job_id']}" if manifest["job_id"] else "imported",
         "size": f"{sum(file['bytes'] for file in manifest['files'].values()) / 1e6:.0f} MB",
         "path": str(registry.path(row.id)),
     }
