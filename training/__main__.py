@@ -4,20 +4,25 @@ With training.processes > 1 the child is the launcher of several such processes 
 """
 
 import argparse
+import signal
 import sys
+import threading
 from pathlib import Path
 
 from local_llm import offline
 from local_llm.errors import LocalLLMError
+from training.failures import StoppedError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 an error told on stderr."""
+    """Returns the exit code: 0 done, 1 an error told on stderr, 143 stopped by SIGTERM after a checkpoint."""
     offline.apply()
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
         _start(options)
+    except StoppedError:
+        return 128 + signal.SIGTERM
     except LocalLLMError as error:
         hint = f"\n  try: {error.hint}" if error.hint else ""
         print(f"error: {error.message}{hint}", file=sys.stderr)  # noqa: T201
@@ -50,13 +55,20 @@ def _start(options: argparse.Namespace) -> None:
 
             if is_launched():  # in a session of its own: nothing else would end it with its launcher
                 end_with_parent()
-            run_job(settings, state, Lease(options.job_id, options.lease))
+            run_job(settings, state, Lease(options.job_id, options.lease), stop=_told_to_stop())
         else:
             from training.trainer import serve_until_signalled
 
             serve_until_signalled(settings, state, options.settings)
     finally:
         state.close()
+
+
+def _told_to_stop() -> threading.Event:
+    """Set by SIGTERM: the run then ends after its step."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    return stop
 
 
 if __name__ == "__main__":

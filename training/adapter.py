@@ -14,6 +14,7 @@ from typing import Any
 from local_llm.errors import InvalidInputError, LocalLLMError
 from training import batches, checkpoints, lora
 from training.callbacks import run_callback
+from training.checkpoints import EPOCHS, STEPS
 from training.labels import Row
 from training.order import EpochSampler
 from training.probe import probe_rows
@@ -21,9 +22,6 @@ from training.progress import Listener, RunLog, best_epoch
 from training.quiet import quiet_libraries
 from training.recipe import Recipe
 from training.scoring import keeps_logits, labelled_loss, score
-
-STEPS = "steps"  # folder of step checkpoints
-EPOCHS = "epochs"  # folder of the adapters after each epoch
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,10 @@ from local_llm.fileio import fsync_path, read_json, write_json
 SEAL = "sealed.json"
 PREFIX = "checkpoint-"  # the training library's own naming
 
+# In a job's folder:
+STEPS = "steps"  # step checkpoints
+EPOCHS = "epochs"  # the adapters after each epoch, named after its last step
+
 
 def folder_of(steps: Path, step: int) -> Path:
     return steps / f"{PREFIX}{step}"
@@ -46,6 +50,12 @@ def step_of(folder: Path) -> int:
 
 def seconds_of(folder: Path) -> float:
     return float(read_json(folder / SEAL)["seconds"])
+
+
+def discard(job_folder: Path) -> None:
+    """Frees what a job's folder holds beside its logs: nothing will go on from it."""
+    for name in (STEPS, EPOCHS):
+        shutil.rmtree(job_folder / name, ignore_errors=True)
 
 
 def _delete(folder: Path) -> None:

@@ -314,12 +314,6 @@ def remove_checkpoint(state: State, lease: Lease, step_number: int) -> None:
         )
 
 
-def set_micro_batch_tokens(state: State, lease: Lease, tokens: int) -> None:
-    """What the next attempt passes through the model at once. Raises: LeaseLostError."""
-    with state.session() as session:
-        _held(session, lease).micro_batch_tokens = tokens
-
-
 def succeed(state: State, lease: Lease, *, fine_tuned_model: str, trained_tokens: int) -> None:
     """Raises: LeaseLostError."""
     with state.session() as session:

@@ -107,3 +107,13 @@ def checkpoint_metrics(metrics: EpochMetrics) -> dict[str, Any]:
         "full_valid_mean_token_accuracy": metrics.valid_accuracy,
     }
     return {name: value for name, value in named.items() if value is not None}
+
+
+def withdraw_failed(settings: Settings, state: State) -> None:
+    """Deletes what is published of failed jobs: one whose process died too often could not do so itself."""
+    with state.reading() as session:
+        query = select(Adapter).join(Job, Adapter.job_id == Job.id).where(Job.status == "failed")
+        rows = list(session.scalars(query))
+    registry = AdapterRegistry(settings, state)
+    for row in rows:
+        registry.delete(row)

@@ -1,6 +1,5 @@
 """One fine-tuning job from its file to a published adapter. The trainer's child and the command line run this."""
 
-import shutil
 import threading
 import time
 from dataclasses import dataclass
@@ -10,11 +9,12 @@ from typing import Any
 from local_llm import ledger
 from local_llm.adapters import AdapterRegistry
 from local_llm.errors import LocalLLMError
-from local_llm.files import FileStore
+from local_llm.files import FINE_TUNE_RESULTS, FileStore
 from local_llm.settings import Settings
 from local_llm.state import Adapter, Job, State
 from training import checkpoints, jobs, plan
-from training.adapter import EPOCHS, STEPS, Limits, Outcome, train_adapter
+from training.adapter import Limits, Outcome, train_adapter
+from training.checkpoints import STEPS
 from training.failures import StoppedError, in_our_words, is_out_of_memory
 from training.jobs import Lease
 from training.preparation import Prepared, prepare
@@ -24,7 +24,6 @@ from training.recipe import Recipe
 from training.reporting import TENSORBOARD, JobListener, Report
 from training.results import FILENAME, TensorBoardLog, result_csv
 
-RESULTS = "fine-tune-results"  # purpose of a result file
 SMALLEST_MICRO_BATCH_TOKENS = 64
 
 
@@ -83,12 +82,6 @@ def _run(settings: Settings, state: State, lease: Lease, report: Report | None, 
         state, run.job.project_id, "training", {**facts, "job_id": run.job.id, "fine_tuned_model": adapter.name}
     )
     return _succeed(run, adapter)
-
-
-def discard_checkpoints(folder: Path) -> None:
-    """Frees what a finished job's folder holds beside its logs."""
-    for name in (STEPS, EPOCHS):
-        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _begin(settings: Settings, state: State, lease: Lease) -> _Run:
@@ -204,7 +197,7 @@ def _succeed(run: _Run, adapter: Adapter) -> str:
     except jobs.LeaseLostError:
         registry.delete(adapter)  # cancelled at the last moment
         raise
-    discard_checkpoints(run.folder)
+    checkpoints.discard(run.folder)
     return adapter.name
 
 
@@ -213,7 +206,7 @@ def _store_results(run: _Run) -> None:
     row = FileStore(run.settings, run.state).add(
         iter([result_csv(log.steps(), log.epochs())]),
         filename=FILENAME,
-        purpose=RESULTS,
+        purpose=FINE_TUNE_RESULTS,
         project_id=run.job.project_id,
     )
     jobs.set_result_files(run.state, run.lease, [row.id])
@@ -221,7 +214,7 @@ def _store_results(run: _Run) -> None:
 
 def _withdraw(settings: Settings, state: State, lease: Lease, error: LocalLLMError) -> None:
     """Fails the job. What it wrote goes first: on a full disk that makes the room to say so."""
-    discard_checkpoints(settings.place.jobs / lease.job_id)
+    checkpoints.discard(settings.place.jobs / lease.job_id)
     registry = AdapterRegistry(settings, state)
     for adapter in adapters_of(state, lease.job_id).values():
         registry.delete(adapter)

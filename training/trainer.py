@@ -5,7 +5,6 @@ to take if the kernel killed it. When the trainer itself was killed, the next on
 it takes anything.
 """
 
-import shutil
 import signal
 import subprocess
 import time
@@ -22,14 +21,15 @@ from local_llm.locks import exclusive_lock
 from local_llm.processes import end_leftovers, start_child, stop_child
 from local_llm.settings import Settings
 from local_llm.state import Job, State
-from training import jobs, launch
+from training import checkpoints, jobs, launch
+from training.checkpoints import STEPS
 from training.jobs import LEASE_SECONDS, Lease, LeaseLostError
+from training.publishing import withdraw_failed
 
 # A child told to stop finishes its step and writes a checkpoint.
 GRACE_SECONDS = 30.0
 LOCK = "trainer.lock"
 RECORDS = "trainer"
-STEPS = "steps"  # in a job's folder: what a later attempt goes on from
 SECONDS_BETWEEN_CLEANINGS = 60.0
 SMALLEST_MICRO_BATCH_TOKENS = 64
 LOG_TAIL_BYTES = 1 << 16
@@ -154,8 +154,8 @@ class Trainer:
             return
         if ending.killed:
             self._ask_for_less_memory(lease)
-        reason = f"The training process ended early (exit status {ending.returncode}); the job starts again"
-        jobs.put_back(self._state, lease, reason)
+        ended = f"The training process ended early (exit status {ending.returncode})"
+        jobs.put_back(self._state, lease, f"{ended}; the job goes on from its last checkpoint")
 
     def _ask_for_less_memory(self, lease: Lease) -> None:
         """Nobody here sent that SIGKILL: most likely the kernel did, for lack of memory."""
@@ -176,11 +176,12 @@ class Trainer:
             self._clean()
 
     def _clean(self) -> None:
-        """Removes the step checkpoints of jobs that were cancelled or failed: nothing goes on from them."""
+        """Removes what jobs that were cancelled or failed would have gone on from, and failed ones' models."""
         self._cleaned_at = time.monotonic()
         for steps in self._settings.place.jobs.glob(f"*/{STEPS}"):
             if self._status(steps.parent.name) in ("cancelled", "failed"):
-                shutil.rmtree(steps, ignore_errors=True)
+                checkpoints.discard(steps.parent)
+        withdraw_failed(self._settings, self._state)
 
     def _status(self, job_id: str) -> str | None:
         with self._state.reading() as session:
