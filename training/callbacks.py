@@ -37,17 +37,20 @@ def run_callback(
     class Run(TrainerCallback):  # type: ignore[misc]
         """Order of calls: on_step_end, on_log, on_save if a checkpoint was due; then on_epoch_end, on_save.
 
-        The last step of an epoch is checkpointed only after the epoch's own work was done and heard of: a run that
-        goes on from it would otherwise never do that work.
+        An epoch's own work is done once it is logged. A run that goes on from the last step of an epoch whose work
+        was not done, because it was killed or told to stop there, begins with it.
         """
 
         def __init__(self) -> None:
             self._started = self._saved_at = time.monotonic()
             self._pending: BaseException | None = None
 
-        def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-            due = time.monotonic() - self._saved_at >= checkpoint_seconds
-            control.should_save = due and state.global_step % per_epoch != 0
+        def on_train_begin(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step > 0:
+                self._end_epoch(state.global_step, control)
+
+        def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
+            control.should_save = time.monotonic() - self._saved_at >= checkpoint_seconds
 
         def on_log(self, _args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
             if "loss" not in logs:  # the summary at the end, or an evaluation
@@ -63,18 +66,9 @@ def run_callback(
             self._tell(control, lambda: listener.on_step(metrics, total))
 
         def on_epoch_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-            in_the_middle = state.global_step % per_epoch != 0  # the loop was left there
-            if in_the_middle or self._pending is not None:
-                return
-            metrics = self._epoch_metrics(state.global_step)
-            folder = epochs_folder / str(metrics.step)
-            save(folder)
-            log.add_epoch(metrics)
-            _keep_only(epochs_folder, {metrics.step, best_epoch(log.epochs()).step})
-            self._tell(control, lambda: listener.on_epoch(metrics, folder))
-            if should_stop(log.epochs(), recipe.early_stopping_epochs):
-                control.should_training_stop = True
-            control.should_save = self._pending is None
+            if self._pending is None:
+                self._tell(control, lambda: self._end_epoch(state.global_step, control))
+                control.should_save = True
 
         def on_save(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
             log.flush()
@@ -98,7 +92,19 @@ def run_callback(
                 call()
             except Exception as error:
                 self._pending = error
-                control.should_save = log.steps()[-1].step % per_epoch != 0
+                control.should_save = True
+                control.should_training_stop = True
+
+        def _end_epoch(self, step: int, control: Any) -> None:
+            if step % per_epoch != 0 or any(entry.step == step for entry in log.epochs()):
+                return
+            metrics = self._epoch_metrics(step)
+            folder = epochs_folder / str(step)
+            save(folder)
+            listener.on_epoch(metrics, folder)
+            log.add_epoch(metrics)
+            _keep_only(epochs_folder, {step, best_epoch(log.epochs()).step})
+            if should_stop(log.epochs(), recipe.early_stopping_epochs):
                 control.should_training_stop = True
 
         def _epoch_metrics(self, step: int) -> EpochMetrics:

@@ -221,12 +221,24 @@ def claim_next(state: State, owner: Owner = "trainer", *, lease_seconds: float =
     return None
 
 
-def claim(state: State, job_id: str, owner: Owner, *, lease_seconds: float = LEASE_SECONDS) -> Lease:
-    """Claims one queued job. Raises: ConflictError if another process was faster."""
+def claim(
+    state: State, job_id: str, caller: Caller, owner: Owner, *, lease_seconds: float = LEASE_SECONDS
+) -> Lease:
+    """Claims one job that waits, is paused, or whose holder let its lease run out.
+
+    Raises: NotFoundError; ConflictError if it is finished or held.
+    """
     with state.session() as session:
-        job = session.get_one(Job, job_id)
-        if job.status != "queued":
-            raise ConflictError(f"job {job_id} is {job.status}; expected queued")
+        job = _get(session, job_id, caller)
+        if job.status not in UNFINISHED:
+            raise ConflictError(f"job {job_id} has {job.status}; there is nothing to go on with", param="id")
+        if job.status == "running" and job.lease_until is not None and job.lease_until >= time.time():
+            seconds = math.ceil(job.lease_until - time.time())
+            raise ConflictError(
+                f"job {job_id} is held by another process",
+                hint=f"pause it first; if that process is dead, try again in {seconds} s",
+                param="id",
+            )
         return _take(session, job, owner, lease_seconds)
 
 

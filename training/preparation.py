@@ -12,9 +12,9 @@ from local_llm.settings import Settings
 from local_llm.state import File, Job, State
 from training.adapter import hidden_size
 from training.data import read_training_file
-from training.hyperparameters import Hyperparameters, Resolved
+from training.hyperparameters import Hyperparameters, Method, Resolved
 from training.labels import build_preference_rows, build_rows, load_tokenizer
-from training.recipe import Method, Recipe
+from training.recipe import Recipe
 
 
 @dataclass(frozen=True)

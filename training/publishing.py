@@ -42,15 +42,14 @@ class Publisher:
         if metrics.step not in self._published():
             self._publish(name, adapter, checkpoint_metrics(metrics), metrics.step)
         self._list(metrics, name)
-        for row in jobs.checkpoints_of(self._state, self._job.id)[:-CHECKPOINTS_KEPT]:
-            jobs.remove_checkpoint(self._state, self._lease, row.step_number)
-            self._withdraw(row.step_number)
+        self._keep_newest()
 
     def publish_finished(self, adapter: Path, metrics: EpochMetrics, facts: dict[str, Any]) -> Adapter:
         """Publishes the finished model, which is the checkpoint of its epoch as well. Raises: LeaseLostError."""
         row = self._published().get(None) or self._publish(self._name, adapter, facts, None)
         self._list(metrics, self._name)
         self._withdraw(metrics.step)
+        self._keep_newest()
         return row
 
     def _list(self, metrics: EpochMetrics, name: str) -> None:
@@ -78,6 +77,11 @@ class Publisher:
             run=run,
             step_number=step_number,
         )
+
+    def _keep_newest(self) -> None:
+        for row in jobs.checkpoints_of(self._state, self._job.id)[:-CHECKPOINTS_KEPT]:
+            jobs.remove_checkpoint(self._state, self._lease, row.step_number)
+            self._withdraw(row.step_number)
 
     def _withdraw(self, step_number: int) -> None:
         row = self._published().get(step_number)

@@ -2,12 +2,10 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from local_llm.settings import Quantization
-from training.hyperparameters import Resolved
-
-Method = Literal["supervised", "dpo"]
+from training.hyperparameters import Method, Resolved
 
 WARMUP_SHARE = 0.05
 

@@ -1,7 +1,6 @@
 """/v1/files: uploads, streamed to disk."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,14 +10,13 @@ from fastapi.responses import StreamingResponse
 from openai.types import FileDeleted, FileObject
 from starlette.datastructures import FormData, UploadFile
 
-from local_llm.errors import InvalidInputError, NotFoundError, TrainingDataError
+from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.fileio import CHUNK_BYTES
 from local_llm.files import FINE_TUNE, Check, clean_filename
 from local_llm.state import File
 from serving.bodies import BodyTooLargeError, limited
 from serving.services import caller_of, services_of
-from training.data import read_training_file
-from training.hyperparameters import Method
+from training.data import check_training_file
 
 router = APIRouter()
 
@@ -57,28 +55,12 @@ async def create_file(request: Request) -> dict[str, Any]:
     return _as_json(stored)
 
 
-def check_training_file(
-    path: Path, *, shown_as: str, param: str, minimum: int, method: Method | None = None
-) -> None:
-    """Refuses a file that could not be trained on by `method`; None: by no method.
-
-    Raises: TrainingDataError with every problem, naming `param`.
-    """
-    # TODO: a shim for training.data.check_training_file, until that is there; it cannot see into preferences.
-    try:
-        read_training_file(path, shown_as=shown_as)
-    except TrainingDataError as error:
-        few = [problem for problem in error.problems if problem.line == 0]
-        if method == "dpo" or (few and int(few[0].reason.split()[2]) >= minimum):
-            return
-        raise TrainingDataError(shown_as, error.problems, param=param) from None
-    if method == "dpo":
-        raise InvalidInputError(f"{shown_as} holds conversations; dpo needs preferences", param=param)
-
-
 def _check_of_upload(name: str) -> Check:
     # A validation file may be small: whether there are enough examples to train on is asked of a job.
-    return partial(check_training_file, shown_as=name, param="file", minimum=1)
+    def check(path: Path) -> None:
+        check_training_file(path, shown_as=name, param="file", minimum=1)
+
+    return check
 
 
 def _file_and_purpose(form: FormData) -> tuple[UploadFile, str]:

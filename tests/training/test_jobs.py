@@ -43,9 +43,9 @@ def test_of_two_claimants_one_wins(state: State, admin: Caller, file_id: str) ->
 
 def test_a_claimed_job_cannot_be_claimed_again(state: State, admin: Caller, file_id: str) -> None:
     job = create(state, admin, file_id)
-    jobs.claim(state, job.id, "cli")
+    jobs.claim(state, job.id, admin, "cli")
     with pytest.raises(ConflictError, match="is running"):
-        jobs.claim(state, job.id, "cli")
+        jobs.claim(state, job.id, admin, "cli")
     assert jobs.claim_next(state) is None
 
 
@@ -124,21 +124,21 @@ def test_a_cancelled_job_leaves_its_holder_without_a_lease(state: State, admin: 
 def test_only_deaths_without_progress_in_between_count(state: State, admin: Caller, file_id: str) -> None:
     job = create(state, admin, file_id)
     for _ in range(2):
-        jobs.put_back(state, jobs.claim(state, job.id, "trainer"), "died")
-    lease = jobs.claim(state, job.id, "trainer")
+        jobs.put_back(state, jobs.claim(state, job.id, admin, "trainer"), "died")
+    lease = jobs.claim(state, job.id, admin, "trainer")
     jobs.note_progress(state, lease)
     jobs.put_back(state, lease, "stopped", counts=False)
     assert jobs.get_job(state, job.id, admin).attempts == 0
     for _ in range(jobs.MAXIMUM_ATTEMPTS):
         assert jobs.get_job(state, job.id, admin).status == "queued"
-        jobs.put_back(state, jobs.claim(state, job.id, "trainer"), "died")
+        jobs.put_back(state, jobs.claim(state, job.id, admin, "trainer"), "died")
     assert jobs.get_job(state, job.id, admin).status == "failed"
 
 
 def test_the_death_of_the_trainer_itself_is_no_attempt(state: State, admin: Caller, file_id: str) -> None:
     job = create(state, admin, file_id)
     for _ in range(2 * jobs.MAXIMUM_ATTEMPTS):
-        jobs.claim(state, job.id, "trainer")
+        jobs.claim(state, job.id, admin, "trainer")
         assert jobs.put_back_all(state, "trainer") == [job.id]
     assert jobs.get_job(state, job.id, admin).attempts == 0
     assert messages(state, job, admin)[-1].endswith("the job goes on from its last checkpoint")
@@ -197,7 +197,7 @@ def test_a_change_at_the_wrong_time_names_the_status_and_changes_nothing(
 
 @pytest.fixture
 def lease(state: State, admin: Caller, file_id: str) -> Lease:
-    return jobs.claim(state, create(state, admin, file_id).id, "trainer")
+    return jobs.claim(state, create(state, admin, file_id).id, admin, "trainer")
 
 
 def test_checkpoints_are_listed_replaced_and_removed_by_step(state: State, admin: Caller, lease: Lease) -> None:
@@ -221,7 +221,7 @@ def test_checkpoints_are_listed_replaced_and_removed_by_step(state: State, admin
 def test_a_checkpoint_of_another_job_is_no_place_in_the_list(
     state: State, admin: Caller, file_id: str, lease: Lease
 ) -> None:
-    other = jobs.claim(state, create(state, admin, file_id).id, "trainer")
+    other = jobs.claim(state, create(state, admin, file_id).id, admin, "trainer")
     theirs = jobs.add_checkpoint(state, other, step_number=1, model_name="ft:x", metrics={})
     with pytest.raises(NotFoundError) as caught:
         jobs.list_checkpoints(state, lease.job_id, admin, after=theirs.id)
@@ -338,7 +338,7 @@ def test_lists_are_the_newest_first_and_paged(state: State, admin: Caller, file_
     assert len(seen) == 5
     assert set(seen) == ids
     job = jobs.get_job(state, seen[0], admin)
-    lease = jobs.claim(state, job.id, "cli")
+    lease = jobs.claim(state, job.id, admin, "cli")
     for number in range(5):
         jobs.report_event(state, lease, f"Step {number}", data={"step": number})
     newest, more = jobs.list_events(state, job.id, admin, limit=3)
