@@ -62,9 +62,9 @@ def test_a_finished_job_has_an_adapter_with_manifest_ledger_record_and_events(
     assert manifest["settings"]["seed"] == 3
     assert manifest["settings"]["rank"] == settings.training.rank
     assert set(manifest["versions"]) == {"torch", "transformers", "trl", "peft", "bitsandbytes"}
-    assert set(manifest["files"]) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert set(manifest["files"]) == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
     assert sorted(path.name for path in registry.path(adapter.id).iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors", "manifest.json",
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "manifest.json",
     ]  # fmt: skip
 
     done = jobs.get_job(state, job.id, admin)
