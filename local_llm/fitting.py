@@ -30,6 +30,12 @@ EMBEDDINGS_ONLY = frozenset(("CohereForCausalLM", "Cohere2ForCausalLM"))
 # vLLM leaves LoRA on what sees and hears out, unless told otherwise.
 TOWERS = re.compile(r"(^|\.)(vision|visual|audio|multi_modal_projector|connector)")
 
+# Experts stacked into one tensor, as PEFT adapts them: vLLM takes that where it stacks them too.
+STACKED_EXPERTS = re.compile(r"\.experts(\.base_layer)?$")
+STACKS_EXPERTS = (
+    "GptOssForCausalLM", "Qwen3_5MoeForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration"
+)  # fmt: skip
+
 # PEFT puts `base_model.model.` before the names of the model's own modules.
 TENSOR_NAME = re.compile(
     r"(?:base_model\.model\.)?(?P<module>.+)\.(?:lora_(?P<part>[AB])\.weight|lora_embedding_(?P<row_part>[AB]))"
@@ -66,6 +72,12 @@ def refuse_misfit(folder: Path, config: dict[str, Any], base: Path) -> None:
         )
 
 
+def changes_embeddings(folder: Path) -> bool:
+    """Whether the adapter in `folder` changes the embeddings or the output layer, which may share their weights."""
+    pairs, _ = _pairs(read_tensors(folder / WEIGHTS))
+    return any(module.rpartition(".")[2] in (*EMBEDDINGS, HEAD) for module in pairs)
+
+
 @dataclass(frozen=True)
 class BaseWeights:
     """The modules of a base model, by the names that PEFT and its file may both use."""
@@ -86,8 +98,9 @@ class BaseWeights:
             return [f"{module} is outside the language model, where the engine applies no adapter"]
         if last in (*EMBEDDINGS, HEAD) and not self._takes(last):
             return [f"the engine applies no adapter to {last} of {self.architecture}"]
-        if ".experts" in name:  # stored one by one, fused or stacked, by version: left to the engine
-            return []
+        if STACKED_EXPERTS.search(name):
+            stacks = self.architecture in STACKS_EXPERTS
+            return [] if stacks else [f"{module} is a stack of experts, which the engine applies one by one"]
         if not self._has(name):
             return [f"{module} is no module of it"]
         expected, found = self._sizes(name, pair.embedding), _sizes_of(pair)
@@ -143,7 +156,9 @@ def _pair_reasons(module: str, pair: Pair, ranks: set[int]) -> list[str]:
     a, b = pair.parts["A"], pair.parts["B"]
     if not {a.dtype, b.dtype} <= set(FLOATS) or not len(a.shape) == len(b.shape) == 2:
         return [f"{module} is {a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)}; expected two float matrices"]
-    if ".experts" not in module and (a.shape[0] != b.shape[1] or a.shape[0] not in ranks):
+    if STACKED_EXPERTS.search(module):  # one adapter an expert, side by side
+        return []
+    if a.shape[0] != b.shape[1] or a.shape[0] not in ranks:
         expected = " or ".join(str(rank) for rank in sorted(ranks))
         return [f"{module} has the ranks {a.shape[0]} and {b.shape[1]}; its configuration says {expected}"]
     return []

@@ -3,6 +3,7 @@
 Source: vLLM 0.32, lora/peft_helper.py.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,14 @@ REFUSED_FEATURES = {
 PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 
 
+# Weights of experts one by one. PEFT 0.21 stacks them, adapts the stack at twice the rank, and vLLM refuses that
+# (lora/model_manager.py, _validate_moe_lora_format).
+EXPERTS = re.compile(r"\.experts\.\d+\.")
+
+
 def refuse_unservable_plan(base: Path, *, rank: int, max_rank: int) -> None:
-    """Refuses to begin a run whose adapter could not be served. It trains plain LoRA on the linear layers, which
-    vLLM loads whatever the base was quantised to meanwhile, so the rank and the base's files decide.
+    """Refuses to begin a run whose adapter could not be served. What is trained is plain LoRA on all linear layers,
+    which vLLM loads whatever the base was quantised to meanwhile: the rank and the kind of base decide.
 
     Raises: InvalidInputError.
     """
@@ -41,7 +47,12 @@ def refuse_unservable_plan(base: Path, *, rank: int, max_rank: int) -> None:
             hint="use a smaller rank, or raise engine.max_lora_rank",
             param="rank",
         )
-    model_tensors(base)
+    if any(EXPERTS.search(name) for name in model_tensors(base)):
+        raise InvalidInputError(
+            f"{base.name} is a mixture of experts: adapters trained on all its layers cannot be served",
+            hint="train a base without experts",
+            param="model",
+        )
 
 
 def refuse_unservable(folder: Path, max_rank: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from serving.bodies import dump_json
 # A started engine answers /health at once; one that imports its libraries does not answer at all.
 HEALTH_TIMEOUT_SECONDS = 2.0
 ADAPTER_TIMEOUT_SECONDS = 120.0
+UNLOAD_TIMEOUT_SECONDS = 10.0
 
 
 class EngineClient:
@@ -84,6 +85,18 @@ class EngineClient:
                 if "already been loaded" not in error.message:
                     raise
             self._known_adapters.add(name)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Has the engine forget an adapter. One that is down or never knew it has nothing to forget; one that fails
+        at it keeps what nobody can name any more."""
+        async with self._loading:
+            self._known_adapters.discard(name)
+            with suppress(TimeoutError, UnavailableError, EngineError):
+                async with (
+                    asyncio.timeout(UNLOAD_TIMEOUT_SECONDS),
+                    self.post("/v1/unload_lora_adapter", {"lora_name": name}),
+                ):
+                    pass
 
     def knows_adapter(self, name: str) -> bool:
         return name in self._known_adapters

@@ -25,7 +25,7 @@ def resolve(services: Services, caller: Caller, name: str) -> Target:
     """
     profile = services.profiles.find(caller, name)
     if profile is not None:
-        target = _adapter(services, caller, profile.model) if profile.fine_tuned else Target(services.base.name)
+        target = _adapter_of(services, caller, profile) if profile.fine_tuned else Target(services.base.name)
         return Target(target.model, target.adapter, profile)
     name = services.settings.aliases.get(name, name)
     if name in (BASE, services.base.name):
@@ -37,6 +37,18 @@ def resolve(services: Services, caller: Caller, name: str) -> Target:
         hint="GET /v1/models lists what there is",
         param="model",
     )
+
+
+def _adapter_of(services: Services, caller: Caller, profile: Profile) -> Target:
+    """Raises: ModelNotFoundError that names the profile too: the client asked for that."""
+    try:
+        return _adapter(services, caller, profile.model)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(
+            f"The profile `{profile.name}` cannot be used: {error.message}",
+            hint=error.hint or "set the profile again with a model that GET /v1/models lists, or remove it",
+            param="model",
+        ) from None
 
 
 def _adapter(services: Services, caller: Caller, name: str) -> Target:

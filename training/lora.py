@@ -42,3 +42,15 @@ def save(model: Any, folder: Path, base_name: str) -> None:
 def without_adapter(model: Any) -> AbstractContextManager[None]:
     """For the block, the model answers as its base does."""
     return model.disable_adapter()
+
+
+def with_adapter(model: Any, adapter: Path) -> Any:
+    """The model with the adapter in the folder `adapter` applied beside its weights, for inference."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, adapter, is_trainable=False, local_files_only=True).eval()
+
+
+def merge(adapted: Any) -> Any:
+    """The base model with the adapter's update added to its weights, in place. PEFT is gone from it then."""
+    return adapted.merge_and_unload()

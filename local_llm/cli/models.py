@@ -9,7 +9,7 @@ from local_llm.adapters import AdapterRegistry, AdapterRun
 from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.output import emit, emit_table, talk
 from local_llm.fileio import read_json
-from local_llm.models import MANIFEST, Model, ModelStore, kind_of_folder, verify
+from local_llm.models import MANIFEST, Model, ModelStore, kind_of_folder, read_manifest, verify
 from local_llm.servable import CONFIG
 from local_llm.state import Adapter
 
@@ -36,7 +36,9 @@ def import_model(
     context: typer.Context,
     source: Annotated[str, typer.Argument(help="A model's or adapter's folder, a .gguf file, or `embedded`.")],
     name: Annotated[str | None, typer.Option(help="Name in the store; default: the folder's or file's.")] = None,
-    licence: Annotated[str, typer.Option(help="Licence to note in the manifest.")] = "unknown",
+    licence: Annotated[
+        str | None, typer.Option(help="Licence to note; default: what a manifest in the folder says, else unknown.")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="For an adapter: the base model it belongs to.")] = None,
     suffix: Annotated[str | None, typer.Option(help="For an adapter: the suffix of its `ft:` name.")] = None,
     as_json: AsJson = False,
@@ -48,11 +50,11 @@ def import_model(
     if source == "embedded":
         result: Any = [_describe(model) for model in _import_embedded(store)]
     elif path.suffix == ".gguf":
-        result = _describe(_import_gguf(store, path, name or path.stem, licence, str(path)))
+        result = _describe(_import_gguf(store, path, name or path.stem, licence or "unknown", str(path)))
     elif kind_of_folder(path) == "adapter":
         result = _import_adapter(box, path, base, suffix)
     else:
-        result = _describe(store.import_folder(path, name=name or path.name, licence=licence))
+        result = _describe(store.import_folder(path, name=name or path.name, licence=licence or _licence_in(path)))
     rows = result if isinstance(result, list) else [result]
     emit(result, "\n".join(f"imported {row['name']} ({row['kind']})" for row in rows), as_json=as_json)
 
@@ -71,6 +73,10 @@ def verify_models(
         verify(model, thorough=True)
         talk(f"{model.name}: {len(model.manifest.files)} files match")
     emit([model.name for model in models], f"verified: {len(models)} models", as_json=as_json)
+
+
+def _licence_in(folder: Path) -> str:
+    return read_manifest(folder).licence if (folder / MANIFEST).exists() else "unknown"
 
 
 def _import_embedded(store: ModelStore) -> list[Model]:

@@ -1,9 +1,11 @@
 """/v1/models: the base, the adapters and the profiles that this caller may name."""
 
 from fastapi import APIRouter, Request
-from openai.types import Model
+from fastapi.concurrency import run_in_threadpool
+from openai.types import Model, ModelDeleted
 
-from local_llm.errors import ModelNotFoundError
+from local_llm.adapters import PREFIX
+from local_llm.errors import ForbiddenError, InvalidInputError, ModelNotFoundError
 from local_llm.permissions import Caller
 from local_llm.profiles import BASE
 from serving.services import Services, caller_of, services_of
@@ -22,7 +24,42 @@ def retrieve_model(request: Request, name: str) -> dict[str, object]:
     for model in _models(services_of(request), caller_of(request)):
         if model.id == name:
             return model.model_dump()
-    raise ModelNotFoundError(f"The model `{name}` does not exist or you do not have access to it.", param="model")
+    raise _not_found(name)
+
+
+@router.delete("/v1/models/{name:path}")
+async def delete_model(request: Request, name: str) -> dict[str, object]:
+    """Fine-tuned models only. Nobody can name it from here on; the engine then forgets it, if it is up."""
+    services, caller = services_of(request), caller_of(request)
+    if caller.role != "admin":
+        raise ForbiddenError("only a key with the role admin may delete models", param="model")
+    if not name.startswith(PREFIX):
+        raise _undeletable(services, caller, name)
+    adapter = await run_in_threadpool(services.adapters.get, name, caller)
+    await run_in_threadpool(services.adapters.delete, adapter)
+    await services.engine.unload_adapter(adapter.name)
+    return ModelDeleted(id=adapter.name, deleted=True, object="model").model_dump()
+
+
+def _undeletable(services: Services, caller: Caller, name: str) -> InvalidInputError | ModelNotFoundError:
+    """Why a model that is not fine-tuned stays."""
+    if services.profiles.find(caller, name) is not None:
+        return InvalidInputError(
+            f"`{name}` is a profile, not a fine-tuned model",
+            hint=f"DELETE /v1/profiles/{name}, or: local-llm profiles remove {name}",
+            param="model",
+        )
+    if name in (BASE, services.base.name, *services.settings.aliases):
+        return InvalidInputError(
+            f"`{name}` is the base model that the engine serves; only `{PREFIX}` models can be deleted",
+            hint="to serve another one, set engine.model and start the server again",
+            param="model",
+        )
+    return _not_found(name)
+
+
+def _not_found(name: str) -> ModelNotFoundError:
+    return ModelNotFoundError(f"The model `{name}` does not exist or you do not have access to it.", param="model")
 
 
 def _models(services: Services, caller: Caller) -> list[Model]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from local_llm.models import ModelStore
 from local_llm.settings import Settings
+
+from ..handmade_adapters import lora, write_adapter, write_base
 
 
 @pytest.fixture
@@ -27,20 +27,13 @@ def run(settings: Settings):
 
 @pytest.fixture
 def base(settings: Settings, tmp_path: Path) -> str:
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+    folder = write_base(tmp_path / "tiny")
     ModelStore(settings.place.ensure().models).import_folder(folder, name="tiny")
     return "tiny"
 
 
 def adapter_folder(tmp_path: Path, **changes: Any) -> Path:
-    folder = tmp_path / "adapter"
-    folder.mkdir()
-    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "bias": "none", "target_modules": ["q_proj"]}
-    (folder / "adapter_config.json").write_text(json.dumps({**config, **changes}))
-    save_file({"w": torch.zeros(2)}, folder / "adapter_model.safetensors")
-    return folder
+    return write_adapter(tmp_path / "adapter", **changes)
 
 
 def assert_error(done: subprocess.CompletedProcess[str], *parts: str) -> None:
@@ -68,7 +61,45 @@ def test_an_adapter_trained_elsewhere_gets_a_name(run, base: str, tmp_path: Path
     done = run("models", "import", str(folder), "--base", base, "--suffix", "pirate", "--json")
     name = json.loads(done.stdout)["name"]
     assert name.startswith("ft:tiny:local:pirate:")
-    assert name in [row["name"] for row in json.loads(run("models", "list", "--json").stdout)]
+    listed = {row["name"]: row for row in json.loads(run("models", "list", "--json").stdout)}
+    assert (listed[name]["kind"], listed[name]["source"]) == ("adapter", "imported")
+
+
+@pytest.mark.parametrize("named", ["tiny", "/home/ana/models/tiny", "someone/tiny"])
+def test_the_base_is_the_one_that_the_adapter_names(run, base: str, tmp_path: Path, named: str) -> None:
+    folder = adapter_folder(tmp_path, base_model_name_or_path=named)
+    assert json.loads(run("models", "import", str(folder), "--json").stdout)["base"] == "tiny"
+
+
+@pytest.mark.parametrize("named", [None, "", "nothing-like-it", 7])
+def test_an_adapter_that_names_no_base_here_is_taken_for_the_engines(
+    run, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: object
+) -> None:
+    folder = adapter_folder(tmp_path, base_model_name_or_path=named)
+    assert_error(run("models", "import", str(folder)), "no model 'SmolLM2-135M-Instruct'")
+    monkeypatch.setenv("LOCAL_LLM_ENGINE__MODEL", "tiny")
+    assert json.loads(run("models", "import", str(folder), "--json").stdout)["base"] == "tiny"
+
+
+def test_an_adapter_of_another_base_is_refused_and_nothing_is_left(
+    run, base: str, tmp_path: Path, settings: Settings
+) -> None:
+    folder = write_adapter(tmp_path / "adapter", lora("model.layers.0.self_attn.q_proj", 4096, 4096))
+    done = run("models", "import", str(folder), "--base", base)
+    assert_error(done, "does not fit tiny", "4096 to 4096; expected 8 to 8", "--base NAME")
+    assert [row["kind"] for row in json.loads(run("models", "list", "--json").stdout)] == ["base"]
+    assert list(settings.place.adapters.iterdir()) == []
+
+
+def test_a_licence_is_the_one_told_else_that_of_the_folders_manifest(
+    run, settings: Settings, base, tmp_path
+) -> None:
+    run("models", "import", str(write_base(tmp_path / "one")), "--licence", "MIT")
+    carried = settings.place.models / "one"
+    run("models", "import", str(carried), "--name", "two")
+    run("models", "import", str(carried), "--name", "three", "--licence", "other")
+    licences = {row["name"]: row["licence"] for row in json.loads(run("models", "list", "--json").stdout)}
+    assert licences == {"tiny": "unknown", "one": "MIT", "two": "MIT", "three": "other"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,246 @@
+"""What a training run will take, before it is begun: steps, memory, hours and money."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from local_llm.cost import SECONDS_PER_HOUR, TOKENS_PER_MILLION
+from local_llm.hardware import Hardware, this_hardware
+from local_llm.models import ModelStore
+from local_llm.servable import refuse_unservable_plan
+from local_llm.settings import Quantization, Settings
+from local_llm.state import LedgerEntry, State
+from training.adapter import _precision, hidden_size
+from training.data import read_training_file
+from training.hyperparameters import Hyperparameters, Resolved
+from training.labels import Row, build_rows, load_tokenizer
+from training.model_shape import ModelShape
+from training.quiet import quiet_libraries
+
+# Of one trained parameter, all in fp32: itself, its gradient, and Adam's two moments.
+ADAPTER_BYTES = 4 + 4 + 4 + 4
+# NF4 with double quantisation: 4 bits a weight, 8 bits a block of 64, 32 bits a 256 of those blocks.
+# Source: Dettmers et al. 2023, "QLoRA", section 3.
+NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+# Kept for the way back, of each layer, token and feature, where numbers have two bytes, without attention scores,
+# which fused attention computes again. Source: Korthikanti et al. 2022, "Reducing Activation Recomputation in Large
+# Transformer Models", table 2: s b h (34) a layer with selective recomputation.
+LAYER_BYTES = 34
+CHECKPOINTED_LAYER_BYTES = 2  # full recomputation keeps the input of a layer only (same table)
+# Of each logit beyond itself: its copy in fp32 for the loss, and the gradient of that.
+LOSS_BYTES = 4 + 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be trained."""
+
+    file: Path
+    model: str
+    hyperparameters: Hyperparameters
+    rank: int
+    quantization: Quantization
+    method: str = "supervised"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a training file comes to, once through it."""
+
+    examples: int
+    tokens: int
+    trained_tokens: int
+    longest_tokens: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> "Counts":
+        lengths = [len(row.input_ids) for row in rows]
+        return cls(len(rows), sum(lengths), sum(row.trained_tokens for row in rows), max(lengths))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """An estimate, in bytes, of what training holds at its fullest, apart from the libraries themselves."""
+
+    weights_bytes: int
+    adapter_bytes: int
+    activations_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.adapter_bytes + self.activations_bytes
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Measured on this very hardware with this base: tokens through the model, padding not counted."""
+
+    tokens_per_second: float
+    job_id: str
+
+
+@dataclass(frozen=True)
+class Bill:
+    """None: not known. Hours are those of the training loop, without loading model and file."""
+
+    hours: float | None
+    here_usd: float | None
+    hosted_usd: float | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    model: str
+    method: str
+    rank: int
+    quantization: Quantization
+    precision: str  # of the weights: "bf16" or "fp32"
+    counts: Counts
+    resolved: Resolved
+    steps: int
+    trainable_parameters: int
+    memory: Memory
+    speed: Speed | None
+    bill: Bill
+
+    @property
+    def tokens(self) -> int:
+        """Through the model in all epochs."""
+        return self.counts.tokens * self.resolved.n_epochs
+
+    def to_json(self) -> dict[str, Any]:
+        memory = {**asdict(self.memory), "total_bytes": self.memory.total_bytes}
+        return {**asdict(self), "tokens": self.tokens, "memory": memory}
+
+
+def estimate(settings: Settings, state: State, project_id: str, plan: Plan) -> Estimate:
+    """Reads and tokenises the file, reads the headers of the base's files, and looks the speed up in the ledger.
+
+    Raises: TrainingDataError, InvalidInputError, ModelNotFoundError: what a run would raise, before it is begun.
+    """
+    data = read_training_file(plan.file)
+    base = ModelStore(settings.place.models).get(plan.model, "base")
+    refuse_unservable_plan(base.path, rank=plan.rank, max_rank=settings.engine.max_lora_rank)
+    tokenizer = load_tokenizer(base.path)
+    limit = settings.training.max_tokens
+    counts = Counts.of(build_rows(tokenizer, data.examples, max_tokens=limit, shown_as=plan.file.name))
+    resolved = plan.hyperparameters.resolve(counts.examples, hidden_size(base.path))
+    shape, precision = ModelShape.read(base.path), _precision_here()
+    speed = measured_speed(state, project_id, plan, base_sha256=base.manifest.sha256, hardware=this_hardware())
+    return Estimate(
+        model=base.name,
+        method=plan.method,
+        rank=plan.rank,
+        quantization=plan.quantization,
+        precision=precision,
+        counts=counts,
+        resolved=resolved,
+        steps=total_steps(counts, resolved),
+        trainable_parameters=shape.lora_parameters(plan.rank),
+        memory=memory_needed(
+            shape,
+            counts,
+            rank=plan.rank,
+            batch_size=resolved.batch_size,
+            micro_batch_tokens=settings.training.micro_batch_tokens,
+            weight_bytes=2 if precision == "bf16" else 4,
+            quantization=plan.quantization,
+        ),
+        speed=speed,
+        bill=bill(
+            counts.tokens * resolved.n_epochs,
+            speed,
+            machine_usd_per_hour=settings.cost.machine_usd_per_hour,
+            hosted_usd_per_million_tokens=settings.cost.hosted_training_usd_per_million_tokens,
+        ),
+    )
+
+
+def total_steps(counts: Counts, resolved: Resolved) -> int:
+    """The last batch of an epoch may be short."""
+    return resolved.n_epochs * math.ceil(counts.examples / resolved.batch_size)
+
+
+def memory_needed(
+    shape: ModelShape,
+    counts: Counts,
+    *,
+    rank: int,
+    batch_size: int,
+    micro_batch_tokens: int,
+    weight_bytes: int,
+    quantization: Quantization = "none",
+) -> Memory:
+    """Weights + adapter with gradients and Adam's moments + activations of one micro-batch.
+
+    `weight_bytes` is 2 for bf16 and 4 for fp32. With T padded tokens a micro-batch, L layers, hidden size h and
+    vocabulary V, activations are T L h 34 (weight_bytes / 2) + T V (weight_bytes + 8); where a single example is
+    longer than a micro-batch should be, layers are computed again and T L h 2 + T h 34 are kept instead. Derived
+    for layers as GPT's, so it is an estimate for others; the constants name their sources.
+    """
+    tokens = min(max(counts.longest_tokens, micro_batch_tokens), batch_size * counts.longest_tokens)
+    if counts.longest_tokens > micro_batch_tokens:
+        layers = shape.layers * CHECKPOINTED_LAYER_BYTES + LAYER_BYTES
+    else:
+        layers = shape.layers * LAYER_BYTES
+    kept = tokens * shape.hidden_size * layers * weight_bytes // 2
+    logits = tokens * shape.vocabulary * (weight_bytes + LOSS_BYTES)
+    return Memory(
+        weights_bytes=_weights_bytes(shape, weight_bytes, quantization),
+        adapter_bytes=ADAPTER_BYTES * shape.lora_parameters(rank),
+        activations_bytes=kept + logits,
+    )
+
+
+def measured_speed(
+    state: State, project_id: str, plan: Plan, *, base_sha256: str, hardware: Hardware
+) -> Speed | None:
+    """The rate of the newest job that trained this base in the same way on such hardware; None: there was none."""
+    with state.reading() as session:
+        query = select(LedgerEntry).where(LedgerEntry.project_id == project_id, LedgerEntry.kind == "training")
+        entries = session.scalars(query.order_by(LedgerEntry.created_at.desc(), LedgerEntry.id)).all()
+    for entry in entries:
+        facts = entry.facts
+        if facts.get("base_sha256") == base_sha256 and _same_way(facts, plan) and _alike(entry.hardware, hardware):
+            return Speed(facts["tokens"] / facts["loop_seconds"], facts["job_id"])
+    return None
+
+
+def bill(
+    tokens: int, speed: Speed | None, *, machine_usd_per_hour: float, hosted_usd_per_million_tokens: float | None
+) -> Bill:
+    """What `tokens` through the model, all epochs together, cost here and on the hosted API, which bills each."""
+    hours = None if speed is None else tokens / speed.tokens_per_second / SECONDS_PER_HOUR
+    price = hosted_usd_per_million_tokens
+    return Bill(
+        hours=hours,
+        here_usd=None if hours is None else hours * machine_usd_per_hour,
+        hosted_usd=None if price is None else tokens / TOKENS_PER_MILLION * price,
+    )
+
+
+def _weights_bytes(shape: ModelShape, weight_bytes: int, quantization: Quantization) -> int:
+    if quantization == "none":
+        return shape.parameters * weight_bytes
+    return round(shape.linear_parameters * NF4_BYTES + (shape.parameters - shape.linear_parameters) * weight_bytes)
+
+
+def _same_way(facts: dict[str, Any], plan: Plan) -> bool:
+    way = (facts.get("method", "supervised"), facts.get("quantization", "none"))
+    return way == (plan.method, plan.quantization) and facts["loop_seconds"] > 0
+
+
+def _alike(there: dict[str, Any], here: Hardware) -> bool:
+    """Memory is left out: the kernel reports a little more or less of it from start to start."""
+    return (there["device"], there["name"], there["cores"]) == (here.device, here.name, here.cores)
+
+
+def _precision_here() -> str:
+    with quiet_libraries():
+        import torch
+
+        return _precision(torch)
