@@ -8,6 +8,9 @@ from pathlib import Path
 # Two shipped configurations of `accelerate launch`, so that none of the user's own is read.
 FSDP, DDP = Path(__file__).parent / "fsdp.yaml", Path(__file__).parent / "ddp.yaml"
 
+# How long torch's launcher, told to stop, waits for its processes: less than the trainer waits for the launcher.
+SHUTDOWN_SECONDS = 25
+
 # How torch's launcher tells that one of its processes was killed; the launcher itself then exits with 1.
 KILLED_IN_LOG = b"Signal 9 (SIGKILL)"
 
@@ -31,8 +34,9 @@ def environment(*, processes: int, gpu: bool) -> dict[str, str]:
     """What the launched processes need beside that command line."""
     if processes == 1:
         return {}
-    # Without them accelerate takes a GPU where there is none asked for, and NCCL looks for a network.
-    return {"NCCL_SOCKET_IFNAME": "lo"} if gpu else {"ACCELERATE_USE_CPU": "true"}
+    # NCCL would look for a network, and accelerate for a GPU.
+    device = {"NCCL_SOCKET_IFNAME": "lo"} if gpu else {"ACCELERATE_USE_CPU": "true"}
+    return {**device, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS)}
 
 
 def is_main_process() -> bool:

@@ -89,3 +89,27 @@ time.sleep(600)
     parent.wait()
     parent.stdout.close()
     wait_until_gone(child)
+
+
+def test_a_process_that_others_start_for_us_goes_with_its_parent() -> None:
+    """Even in a session of its own, as torch's launcher starts its processes, and deaf to SIGTERM."""
+    worker = """
+import os, signal, time
+from local_llm.processes import end_with_parent
+end_with_parent()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+    launcher = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {worker!r}], start_new_session=True)
+time.sleep(600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    wait_until_gone(pid)

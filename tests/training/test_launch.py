@@ -10,6 +10,7 @@ import yaml
 
 from local_llm import offline
 from training import launch
+from training.trainer import GRACE_SECONDS
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ARGUMENTS = ["--settings", "/s.toml", "run", "ftjob-1", "--lease", "trainer:1"]
@@ -36,8 +37,12 @@ def test_several_are_launched_with_a_shipped_configuration(gpu: bool, kind: str)
 
 
 def test_without_a_gpu_none_is_used_and_with_several_they_meet_on_loopback() -> None:
-    assert launch.environment(processes=2, gpu=False) == {"ACCELERATE_USE_CPU": "true"}
-    assert launch.environment(processes=2, gpu=True) == {"NCCL_SOCKET_IFNAME": "lo"}
+    assert launch.environment(processes=2, gpu=False)["ACCELERATE_USE_CPU"] == "true"
+    assert launch.environment(processes=2, gpu=True)["NCCL_SOCKET_IFNAME"] == "lo"
+
+
+def test_the_launcher_gives_up_on_its_processes_before_the_trainer_gives_up_on_it() -> None:
+    assert float(launch.environment(processes=2, gpu=True)["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < GRACE_SECONDS
 
 
 @pytest.mark.parametrize(("rank", "main", "launched"), [(None, True, False), ("0", True, True), ("1", False, True)])
