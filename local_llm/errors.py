@@ -51,23 +51,34 @@ class SettingsError(InvalidInputError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a training file. `line` counts from 1; 0 speaks of the whole file."""
+    """One thing wrong with a training file. `line` counts from 1; 0 speaks of the whole file.
+
+    Sources of imports that have no lines count rows: `unit` says which.
+    """
 
     line: int
     reason: str
+    unit: str = "line"
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.reason}" if self.line else self.reason
+        return f"{self.unit} {self.line}: {self.reason}" if self.line else self.reason
 
 
 class TrainingDataError(InvalidInputError):
     code = "invalid_training_file"
 
-    def __init__(self, path: str, problems: list[Problem], *, param: str = "training_file"):
+    def __init__(
+        self,
+        path: str,
+        problems: list[Problem],
+        *,
+        param: str = "training_file",
+        hint: str = "mend these lines and try again",
+    ):
         shown = "; ".join(str(problem) for problem in problems[:20])
         more = f"; and {len(problems) - 20} more" if len(problems) > 20 else ""
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__(f"{path} has {count}: {shown}{more}", hint="mend these lines and try again", param=param)
+        super().__init__(f"{path} has {count}: {shown}{more}", hint=hint, param=param)
         self.problems = problems
 
 

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 CHUNK_BYTES = 1 << 20
 
@@ -23,13 +23,27 @@ def fsync_path(path: Path) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Publishes `data` at `path`: temporary file, fsync, rename, fsync of the folder."""
+    """Publishes `data` at `path`."""
+    with staged_file(path) as handle:
+        handle.write(data)
+
+
+@contextmanager
+def staged_file(path: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
+    """Yields a file that is published at `path` on success and vanishes on error.
+
+    Temporary file, fsync, rename, fsync of the folder.
+
+    Raises: FileExistsError if `path` exists by then and is not to be replaced.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("wb") as handle:
-            handle.write(data)
+        with temporary.open("xb") as handle:
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
+        if path.exists() and not replace:
+            raise FileExistsError(path)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,40 +1,43 @@
-"""Chat examples in the JSONL format of OpenAI's fine-tuning API, checked in one pass over the file.
+"""Training files in the JSONL formats of OpenAI's fine-tuning API, checked in one pass, a line at a time.
 
-Source: https://platform.openai.com/docs/guides/supervised-fine-tuning (format, minimum of 10 examples, `weight`).
+A file is for one method: `supervised` (conversations) or `dpo` (preferences between two answers).
+Source: https://platform.openai.com/docs/guides/supervised-fine-tuning (format, minimum of 10 examples, `weight`)
+and https://platform.openai.com/docs/guides/direct-preference-optimization.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from local_llm.errors import InvalidInputError, Problem, TrainingDataError
+from training.functions import with_tools
+from training.lines import LineError, numbered_lines, parse_line, refuse_other_files
+from training.rules import MAXIMUM_PROBLEMS, ROLES, Method, calls_of, method_of, reasons_against, text_of
 
 MINIMUM_EXAMPLES = 10
-MAXIMUM_PROBLEMS = 100
-# A line of 128k tokens of text is about half a MiB; far longer ones are not chat examples.
-MAXIMUM_LINE_BYTES = 4 * 1024**2
-
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
-EXAMPLE_KEYS = {"messages"}
-MESSAGE_KEYS = {"role", "content", "name", "weight", "tool_call_id"}
 TEXT_KEYS = ("name", "tool_call_id")
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
 class Message:
     role: str  # system, user, assistant or tool
-    content: str
+    content: str  # "" where a turn only calls tools
     trained: bool  # an assistant turn whose weight is 1
     name: str | None = None
     tool_call_id: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()  # as in the API, but with `arguments` as an object
 
-    def for_template(self) -> dict[str, str]:
-        """The message as chat templates expect it."""
+    def for_template(self) -> dict[str, Any]:
+        """The message as chat templates expect it, which is also what the engine hands to them.
+
+        Source: vLLM, renderers/chat_utils.py: `arguments` as objects, no `tool_calls` where there are none.
+        """
         optional = {key: getattr(self, key) for key in TEXT_KEYS if getattr(self, key) is not None}
+        if self.tool_calls:
+            optional["tool_calls"] = list(self.tool_calls)
         return {"role": self.role, "content": self.content, **optional}
 
 
@@ -42,198 +45,171 @@ class Message:
 class Example:
     line: int  # counted from 1
     messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    examples: tuple[Example, ...]
+class Preference:
+    line: int  # counted from 1
+    messages: tuple[Message, ...]  # none of them trained
+    tools: tuple[dict[str, Any], ...]
+    preferred: Message
+    rejected: Message
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    method: Method
+    examples: int
     sha256: str
     bytes: int
 
 
-def read_training_file(path: Path, *, shown_as: str | None = None) -> TrainingData:
-    """Reads and checks the whole file; blank lines are skipped.
+@dataclass(frozen=True)
+class TrainingData:
+    method: Method
+    examples: tuple[Any, ...]  # of Example for `supervised`, of Preference for `dpo`
+    sha256: str
+    bytes: int
+
+
+def check_training_file(
+    path: Path,
+    *,
+    method: Method | None = None,
+    minimum: int = MINIMUM_EXAMPLES,
+    shown_as: str | None = None,
+    param: str = "training_file",
+) -> FileSummary:
+    """Reads and checks the whole file and keeps nothing of it; blank lines are skipped.
+
+    Without a `method`, the first row that can be read decides it. `param` is the request's field that named the
+    file: `training_file` or `validation_file`.
 
     Raises: TrainingDataError with every problem (the first 100); InvalidInputError if there is no such file.
     """
-    name = shown_as or path.name
-    if not path.is_file():
-        raise InvalidInputError(f"the training file {path} does not exist", param="training_file")
-    examples: list[Example] = []
-    problems: list[Problem] = []
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        for number, line in _lines(handle, digest):
-            found = _check_line(number, line)
-            if isinstance(found, Example):
-                examples.append(found)
-            elif found:
-                problems += found
-            if len(problems) >= MAXIMUM_PROBLEMS:
-                raise TrainingDataError(name, problems[:MAXIMUM_PROBLEMS])
-    if len(examples) < MINIMUM_EXAMPLES and not problems:
-        few = _count(len(examples), "example")
-        problems.append(Problem(0, f"it has {few}; at least {MINIMUM_EXAMPLES} are needed"))
-    if problems:
-        raise TrainingDataError(name, problems)
-    return TrainingData(tuple(examples), digest.hexdigest(), path.stat().st_size)
+    check = _Check(shown_as or path.name, method, minimum, param)
+    for _ in check.rows(path):
+        pass
+    return check.summary()
 
 
-class _LineError(Exception):
-    """Why a line cannot be read at all."""
+def read_training_file(
+    path: Path,
+    *,
+    method: Method | None = "supervised",
+    minimum: int = MINIMUM_EXAMPLES,
+    shown_as: str | None = None,
+    param: str = "training_file",
+) -> TrainingData:
+    """The same, with the examples.
+
+    Raises: as check_training_file.
+    """
+    check = _Check(shown_as or path.name, method, minimum, param)
+    examples = tuple(_example(number, row) for number, row in check.rows(path))
+    summary = check.summary()
+    return TrainingData(summary.method, examples, summary.sha256, summary.bytes)
 
 
-def _lines(handle: IO[bytes], digest: Any) -> Iterator[tuple[int, bytes | None]]:
-    """Numbered lines; None stands for a line that is too long, which is hashed but never held whole."""
-    number = 0
-    while piece := handle.readline(MAXIMUM_LINE_BYTES + 1):
-        number += 1
-        digest.update(piece)
-        whole = piece.endswith(b"\n") or len(piece) <= MAXIMUM_LINE_BYTES
-        while not piece.endswith(b"\n") and (piece_after := handle.readline(MAXIMUM_LINE_BYTES)):
-            digest.update(piece_after)
-            piece = piece_after
-        yield number, _strip_mark(piece, number) if whole else None
+@dataclass
+class _Check:
+    """One pass over a file: its good rows are handed out, its problems kept."""
 
+    name: str
+    method: Method | None
+    minimum: int
+    param: str
+    examples: int = 0
+    size_bytes: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    digest: Any = field(default_factory=hashlib.sha256)
 
-def _strip_mark(line: bytes, number: int) -> bytes:
-    return line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+    def rows(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Good rows with their line numbers. Raises: see check_training_file."""
+        if not path.is_file():
+            raise InvalidInputError(f"the {self.param.replace('_', ' ')} {path} does not exist", param=self.param)
+        with path.open("rb") as handle:
+            for number, line in numbered_lines(handle, self.digest):
+                if number == 1:
+                    self._refuse_other_files(line)
+                row = self._row(number, line)
+                if len(self.problems) >= MAXIMUM_PROBLEMS:
+                    self._raise()
+                if row is not None:
+                    self.examples += 1
+                    yield number, row
+            self.size_bytes = handle.tell()
+        if self.examples < self.minimum and not self.problems:
+            few = f"{self.examples} example{'' if self.examples == 1 else 's'}"
+            self.problems.append(Problem(0, f"it has {few}; at least {self.minimum} are needed"))
+        if self.problems:
+            self._raise()
 
+    def summary(self) -> FileSummary:
+        return FileSummary(self.method or "supervised", self.examples, self.digest.hexdigest(), self.size_bytes)
 
-def _check_line(number: int, line: bytes | None) -> Example | list[Problem] | None:
-    """The line's example, or what is wrong with it; None for a blank line."""
-    try:
-        if line is None:
-            raise _LineError(f"longer than {MAXIMUM_LINE_BYTES:,} bytes")
-        if not line.strip():
+    def _row(self, number: int, line: bytes | None) -> dict[str, Any] | None:
+        """The row of a line that has a good one."""
+        if line is not None and not line.strip():
             return None
-        value = _parse(line)
-    except _LineError as error:
-        return [Problem(number, str(error))]
-    reasons = _refuse_example(value)
-    if reasons:
-        return [Problem(number, reason) for reason in reasons]
-    return Example(number, tuple(_message(raw) for raw in value["messages"]))
+        try:
+            row = with_tools(parse_line(line))
+        except LineError as error:
+            self.problems.append(Problem(number, str(error)))
+            return None
+        self.method = self.method or method_of(row)
+        reasons = reasons_against(row, self.method or "supervised")
+        self.problems += [Problem(number, reason) for reason in reasons]
+        return None if reasons else row
+
+    def _refuse_other_files(self, first_line: bytes | None) -> None:
+        reason = refuse_other_files(first_line)
+        if reason:
+            self.problems.append(Problem(1, reason))
+            self._raise()
+
+    def _raise(self) -> None:
+        raise TrainingDataError(self.name, self.problems[:MAXIMUM_PROBLEMS], param=self.param)
 
 
-def _parse(line: bytes) -> Any:
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _LineError(f"not UTF-8: byte {error.start + 1} is 0x{line[error.start]:02x}") from None
-    try:
-        value = json.loads(text, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise _LineError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
-    except RecursionError:
-        raise _LineError("not JSON: nested too deeply") from None
-    except ValueError:
-        raise _LineError("not JSON: a number has too many digits") from None
-    return value
+def _example(line: int, row: dict[str, Any]) -> Example | Preference:
+    if "messages" in row:
+        return Example(line, tuple(_message(raw) for raw in row["messages"]), _tools(row))
+    return Preference(
+        line,
+        messages=tuple(_message(raw, trained=False) for raw in row["input"]["messages"]),
+        tools=_tools(row["input"]),
+        preferred=_message(row["preferred_output"][0], trained=False),
+        rejected=_message(row["non_preferred_output"][0], trained=False),
+    )
 
 
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        raise _LineError(f"{_quoted(twice)} given more than once")
-    return values
-
-
-def _refuse_constant(name: str) -> None:
-    raise _LineError(f"not JSON: {name}")
-
-
-def _refuse_example(value: Any) -> list[str]:
-    """Every reason why a parsed line is no example."""
-    if not isinstance(value, dict):
-        return [f"expected an object with `messages`, found {_kind(value)}"]
-    reasons = _unknown_keys(value, EXAMPLE_KEYS, "")
-    messages = value.get("messages")
-    if not isinstance(messages, list) or not messages:
-        found = _kind(messages) if "messages" in value else "none"
-        return [*reasons, f"`messages` must be a list of messages, found {found}"]
-    for position, message in enumerate(messages):
-        reasons += _refuse_message(message, f"messages[{position}]")
-    if not reasons:
-        reasons = _refuse_conversation(messages)
-    return reasons
-
-
-def _refuse_message(message: Any, where: str) -> list[str]:
-    if not isinstance(message, dict):
-        return [f"{where} must be an object, found {_kind(message)}"]
-    reasons = _unknown_keys(message, MESSAGE_KEYS, f"{where}: ")
-    role = message.get("role")
-    if not isinstance(role, str) or role not in ROLES:
-        reasons.append(f"{where}.role is {_shown(role)}; expected one of {', '.join(ROLES)}")
-    reasons += _refuse_text(message.get("content"), f"{where}.content")
-    for key in TEXT_KEYS:
-        if key in message:
-            reasons += _refuse_text(message[key], f"{where}.{key}")
-    if "weight" in message:
-        reasons += _refuse_weight(message["weight"], role, where)
-    return reasons
-
-
-def _refuse_text(value: Any, where: str) -> list[str]:
-    if not isinstance(value, str):
-        return [f"{where} must be a text, found {_kind(value)}"]
-    if not value.strip():
-        return [f"{where} is empty"]
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        return [f"{where} has half a surrogate pair at character {error.start + 1}"]
-    return []
-
-
-def _refuse_weight(weight: Any, role: Any, where: str) -> list[str]:
-    if role != "assistant":
-        return [f"{where}.weight: only assistant messages have a weight"]
-    if type(weight) is not int or weight not in (0, 1):  # in Python, True == 1
-        return [f"{where}.weight is {_shown(weight)}; expected 0 or 1"]
-    return []
-
-
-def _refuse_conversation(messages: list[dict[str, Any]]) -> list[str]:
-    answers = [message for message in messages if message["role"] == "assistant"]
-    if not answers:
-        return ["no assistant message: nothing to learn from"]
-    if messages[-1]["role"] != "assistant":
-        return [f"the last message is from {messages[-1]['role']}; expected assistant"]
-    if all(message.get("weight", 1) == 0 for message in answers):
-        return ["every assistant message has weight 0: nothing to learn from"]
-    return []
-
-
-def _message(raw: dict[str, Any]) -> Message:
+def _message(raw: dict[str, Any], *, trained: bool = True) -> Message:
     role = ROLES[raw["role"]]
-    trained = role == "assistant" and raw.get("weight", 1) == 1
-    return Message(role, raw["content"], trained, raw.get("name"), raw.get("tool_call_id"))
+    return Message(
+        role,
+        text_of(raw.get("content")),
+        trained=trained and role == "assistant" and raw.get("weight", 1) == 1,
+        name=raw.get("name"),
+        tool_call_id=raw.get("tool_call_id"),
+        tool_calls=tuple(_call(raw_call) for raw_call in calls_of(raw)),
+    )
 
 
-def _unknown_keys(value: dict[str, Any], known: set[str], where: str) -> list[str]:
-    unknown = sorted(set(value) - known)
-    return [f"{where}unknown key {_quoted(unknown)}"] if unknown else []
+def _call(raw: dict[str, Any]) -> dict[str, Any]:
+    function = {"name": raw["function"]["name"], "arguments": json.loads(raw["function"]["arguments"])}
+    return {"id": raw["id"], "type": "function", "function": function}
 
 
-def _quoted(names: list[str]) -> str:
-    return ", ".join(f"`{name[:60]}`" for name in names[:5])
+def _tools(row: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """The tools with the keys, nulls and order in which the engine hands them to the template.
+
+    Source: vLLM, entrypoints/generate/base/protocol.py, `FunctionDefinition`.
+    """
+    return tuple({"type": "function", "function": _function(tool["function"])} for tool in row.get("tools", ()))
 
 
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
-    if value in ([], ""):
-        return "an empty one"
-    return kinds.get(type(value), "a number")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _function(raw: dict[str, Any]) -> dict[str, Any]:
+    function = {key: raw.get(key) for key in ("name", "description", "parameters")}
+    return function if raw.get("strict") is None else {**function, "strict": raw["strict"]}

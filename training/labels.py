@@ -1,22 +1,28 @@
 """Which tokens of a conversation are trained: the assistant's turns, their end-of-turn token included.
 
-The turns are found by rendering the conversation turn by turn with the tokenizer's own chat template, so the
-text is the one that serving renders. A library's masks leave the end-of-turn token out for some templates;
-a model trained like that never stops.
+The turns are found in the text that the tokenizer's own chat template renders (training/turns.py), so the text is
+the one that serving renders. A library's masks leave the end-of-turn token out for some templates; a model trained
+like that never stops.
+
+The rendered text is tokenised whole. A token is trained if any of its characters belongs to a trained turn: where
+a tokenizer merges the end of the prompt with the first character of an answer, that token counts to the answer,
+so that nothing of an answer is left out.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import jinja2
+from typing import Any, Protocol, TypeVar
 
 from local_llm.errors import InvalidInputError, Problem, TrainingDataError
-from training.data import Example, Message
+from local_llm.settings import OverLong
+from training.data import Example, Message, Preference
 from training.quiet import quiet_libraries
+from training.turns import Span, UnusableTemplateError, trained_spans
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
+
+MEND_LENGTH = 'shorten them, raise training.max_tokens, or set training.over_long to "cut"'
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Row:
     line: int
     input_ids: list[int]
     labels: list[int]  # the token itself where it is trained, else IGNORED
+    cut_tokens: int = 0  # left out at the end
 
     @property
     def trained_tokens(self) -> int:
@@ -33,15 +40,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Span:
-    """Characters [start, end) of a rendered conversation."""
+class PreferenceRow:
+    """One preference. Prompt and chosen, prompt and rejected: each is a whole rendered conversation."""
 
-    start: int
-    end: int
-
-
-class UnusableTemplateError(Exception):
-    """Why a chat template cannot be used for a conversation."""
+    line: int
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    cut_tokens: int = 0  # left out at the ends of both answers together
 
 
 def load_tokenizer(model: Path) -> Any:
@@ -51,74 +57,149 @@ def load_tokenizer(model: Path) -> Any:
         return AutoTokenizer.from_pretrained(model, local_files_only=True)
 
 
-def build_rows(tokenizer: Any, examples: Sequence[Example], *, max_tokens: int, shown_as: str) -> list[Row]:
-    """One row an example, in the same order. Nothing is cut short and nothing left out.
+def build_rows(
+    tokenizer: Any,
+    examples: Sequence[Example],
+    *,
+    max_tokens: int,
+    shown_as: str,
+    over_long: OverLong = "refuse",
+    param: str = "training_file",
+) -> list[Row]:
+    """One row an example, in the same order. Nothing is left out; longer ones are refused, or cut at the end.
 
-    Raises: TrainingDataError naming every line that is too long or that the template refuses;
-        InvalidInputError if the tokenizer has no chat template.
+    Raises: TrainingDataError naming every line that is too long, that the template refuses, or of which cutting
+        leaves nothing to learn; InvalidInputError if the tokenizer has no chat template.
     """
-    if not tokenizer.chat_template:
-        raise InvalidInputError("the model's tokenizer has no chat template", param="model")
-    rows, problems = [], []
-    for example in examples:
-        try:
-            row = build_row(tokenizer, example)
-        except UnusableTemplateError as refusal:
-            problems.append(Problem(example.line, str(refusal)))
-            continue
-        if len(row.input_ids) > max_tokens:
-            reason = f"{len(row.input_ids)} tokens; at most {max_tokens} (training.max_tokens)"
-            problems.append(Problem(example.line, reason))
-        rows.append(row)
-    if problems:
-        raise TrainingDataError(shown_as, problems)
-    return rows
+
+    def build(example: Example) -> Row:
+        row = build_row(tokenizer, example)
+        return row if len(row.input_ids) <= max_tokens else _shorten(row, max_tokens, over_long)
+
+    return _build_all(tokenizer, examples, build, shown_as, param)
+
+
+def build_preference_rows(
+    tokenizer: Any,
+    preferences: Sequence[Preference],
+    *,
+    max_tokens: int,
+    shown_as: str,
+    over_long: OverLong = "refuse",
+    param: str = "training_file",
+) -> list[PreferenceRow]:
+    """The same for preferences. `max_tokens` holds for the prompt with the longer answer.
+
+    Raises: as build_rows.
+    """
+
+    def build(preference: Preference) -> PreferenceRow:
+        row = build_preference_row(tokenizer, preference)
+        longest = len(row.prompt_ids) + max(len(row.chosen_ids), len(row.rejected_ids))
+        return row if longest <= max_tokens else _shorten_preference(row, longest, max_tokens, over_long)
+
+    return _build_all(tokenizer, preferences, build, shown_as, param)
 
 
 def build_row(tokenizer: Any, example: Example) -> Row:
     """Raises: UnusableTemplateError."""
-    text, spans = trained_spans(tokenizer, example.messages)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    input_ids = encoded["input_ids"]
-    labels = [
-        token if any(span.start <= start < span.end for span in spans) else IGNORED
-        for token, (start, _) in zip(input_ids, encoded["offset_mapping"], strict=True)
-    ]
+    text, spans = trained_spans(tokenizer, example.messages, example.tools)
+    input_ids, inside = _tokens(tokenizer, text, spans)
+    labels = [token if trained else IGNORED for token, trained in zip(input_ids, inside, strict=True)]
     return Row(example.line, input_ids, labels)
 
 
-def trained_spans(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, list[Span]]:
-    """The rendered conversation, and where its trained turns lie in it.
+def build_preference_row(tokenizer: Any, preference: Preference) -> PreferenceRow:
+    """The prompt is what both conversations begin with, up to the answers: the generation prompt included.
 
-    A turn starts where the generation prompt before it ends and goes through its end-of-turn token.
+    Each is tokenised whole. Where a tokenizer merges the prompt's end with an answer's first character, the token
+    belongs to the answer, and with it what the other conversation has in its place.
 
     Raises: UnusableTemplateError.
     """
-    text = _render(tokenizer, messages, prompt=False)
-    spans = []
-    for position, message in enumerate(messages):
-        if message.trained:
-            head = _render(tokenizer, messages[:position], prompt=True)
-            through = _render(tokenizer, messages[: position + 1], prompt=False)
-            spans.append(_span(text, head, through, message))
-    return text, spans
+    chosen, chosen_start = _answered(tokenizer, preference, preference.preferred)
+    rejected, rejected_start = _answered(tokenizer, preference, preference.rejected)
+    if chosen == rejected:
+        raise UnusableTemplateError("the model's chat template renders both outputs the same")
+    start = _common_start(chosen[:chosen_start], rejected[:rejected_start])
+    return PreferenceRow(preference.line, chosen[:start], chosen[start:], rejected[start:])
 
 
-def _span(text: str, head: str, through: str, message: Message) -> Span:
-    if not (text.startswith(through) and through.startswith(head)):
-        raise UnusableTemplateError(
-            "the model's chat template renders a turn differently once others follow, so it cannot be told "
-            "which tokens are the assistant's"
-        )
-    end = len(through.rstrip())  # the newline after the end-of-turn token belongs to the next turn
-    if through[len(head) : end].strip() == message.content.strip():
-        raise UnusableTemplateError("the model's chat template does not mark the end of the assistant's turn")
-    return Span(len(head), end)
+def _answered(tokenizer: Any, preference: Preference, answer: Message) -> tuple[list[int], int]:
+    """The tokens of the conversation through the end of `answer`, and the position of the answer's first one."""
+    messages = [*preference.messages, replace(answer, trained=True)]
+    text, spans = trained_spans(tokenizer, messages, preference.tools)
+    tokens, inside = _tokens(tokenizer, text, spans)
+    end = max(position for position, trained in enumerate(inside) if trained) + 1
+    return tokens[:end], inside.index(True)
 
 
-def _render(tokenizer: Any, messages: Sequence[Message], *, prompt: bool) -> str:
-    conversation = [message.for_template() for message in messages]
-    try:
-        return tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=prompt)
-    except jinja2.TemplateError as error:
-        raise UnusableTemplateError(f"the model's chat template refuses it: {error}") from None
+def _tokens(tokenizer: Any, text: str, spans: Sequence[Span]) -> tuple[list[int], list[bool]]:
+    """The tokens of a text, and which of them have characters in a span."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    inside = [
+        any(start < span.end and max(end, start + 1) > span.start for span in spans)
+        for start, end in encoded["offset_mapping"]
+    ]
+    return encoded["input_ids"], inside
+
+
+class _Numbered(Protocol):
+    @property
+    def line(self) -> int: ...
+
+
+Source = TypeVar("Source", bound=_Numbered)
+Built = TypeVar("Built")
+
+
+class _TooLongError(Exception):
+    """Why a row cannot be made to fit."""
+
+
+def _build_all(
+    tokenizer: Any, sources: Sequence[Source], build: Callable[[Source], Built], shown_as: str, param: str
+) -> list[Built]:
+    if not tokenizer.chat_template:
+        raise InvalidInputError("the model's tokenizer has no chat template", param="model")
+    rows, problems, too_long = [], [], False
+    for source in sources:
+        try:
+            rows.append(build(source))
+        except (UnusableTemplateError, _TooLongError) as refusal:
+            problems.append(Problem(source.line, str(refusal)))
+            too_long = too_long or isinstance(refusal, _TooLongError)
+    if problems:
+        hint = {"hint": MEND_LENGTH} if too_long else {}
+        raise TrainingDataError(shown_as, problems, param=param, **hint)
+    return rows
+
+
+def _shorten(row: Row, max_tokens: int, over_long: OverLong) -> Row:
+    length = len(row.input_ids)
+    _refuse_length(length, max_tokens, over_long)
+    cut = Row(row.line, row.input_ids[:max_tokens], row.labels[:max_tokens], length - max_tokens)
+    if not cut.trained_tokens:
+        raise _TooLongError(f"{length} tokens, of which the first {max_tokens} hold nothing to learn")
+    return cut
+
+
+def _shorten_preference(row: PreferenceRow, longest: int, max_tokens: int, over_long: OverLong) -> PreferenceRow:
+    _refuse_length(longest, max_tokens, over_long)
+    room = max(0, max_tokens - len(row.prompt_ids))
+    chosen, rejected = row.chosen_ids[:room], row.rejected_ids[:room]
+    if chosen == rejected:
+        raise _TooLongError(f"{longest} tokens, of which the first {max_tokens} are the same for both outputs")
+    cut = len(row.chosen_ids) - len(chosen) + len(row.rejected_ids) - len(rejected)
+    return PreferenceRow(row.line, row.prompt_ids, chosen, rejected, cut)
+
+
+def _refuse_length(length: int, max_tokens: int, over_long: OverLong) -> None:
+    if over_long == "refuse":
+        raise _TooLongError(f"{length} tokens; at most {max_tokens} (training.max_tokens)")
+
+
+def _common_start(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = zip(one, other, strict=False)
+    return next((position for position, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

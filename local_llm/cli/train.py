@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from local_llm.cli import dataset
 from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.output import emit, emit_json, progress_bar, talk
 from local_llm.errors import InvalidInputError
-from local_llm.settings import Quantization
+from local_llm.settings import OverLong, Quantization
 
 if TYPE_CHECKING:
     from local_llm.state import State
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from training.jobs import Lease
 
 app = typer.Typer(no_args_is_help=True, help="Fine-tune models on your own examples.")
+app.add_typer(dataset.app, name="dataset")
 
 TrainingFile = Annotated[Path, typer.Argument(help="Examples: a JSONL file in the chat format of OpenAI.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="Base model; default: the engine's.")]
@@ -74,21 +76,32 @@ def preview(
     file: TrainingFile,
     model: ModelName = None,
     count: Annotated[int, typer.Option(min=1, help="How many examples to show.")] = 3,
+    over_long: Annotated[
+        OverLong | None, typer.Option(help="What to do with longer examples; default: training.over_long.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Shows examples as the model sees them: what is trained is coloured, the rest is dim."""
+    """Shows examples as the model sees them: what is trained is green, what is rejected red, the rest dim."""
     from local_llm.models import ModelStore
     from training.data import read_training_file
-    from training.labels import build_rows, load_tokenizer
+    from training.labels import build_preference_rows, build_rows, load_tokenizer
     from training.preview import describe, draw
 
     box: CommandContext = context.obj
-    data = read_training_file(file)
+    training = box.settings.training
+    data = read_training_file(file, method=None)
     base = ModelStore(box.settings.place.models).get(model or box.settings.engine.model, "base")
     tokenizer = load_tokenizer(base.path)
-    rows = build_rows(tokenizer, data.examples, max_tokens=box.settings.training.max_tokens, shown_as=file.name)
+    build: Any = build_preference_rows if data.method == "dpo" else build_rows
+    rows = build(
+        tokenizer,
+        data.examples,
+        max_tokens=training.max_tokens,
+        over_long=over_long or training.over_long,
+        shown_as=file.name,
+    )
     if as_json:
-        emit_json(describe(tokenizer, rows, count))
+        emit_json({"method": data.method, **describe(tokenizer, rows, count)})
     else:
         draw(tokenizer, rows, count)
 

@@ -4,60 +4,28 @@ import codecs
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from local_llm.errors import InvalidInputError, TrainingDataError
-from training.data import MAXIMUM_LINE_BYTES, MAXIMUM_PROBLEMS, MINIMUM_EXAMPLES, read_training_file
+from training.data import MINIMUM_EXAMPLES, read_training_file
+from training.lines import MAXIMUM_LINE_BYTES
+from training.rules import MAXIMUM_PROBLEMS
 
 from .conftest import conversation, good_lines, write_lines
-
-USER = {"role": "user", "content": "Hi"}
-ANSWER = {"role": "assistant", "content": "Ho"}
-
-
-def messages(*items: Any) -> str:
-    return json.dumps({"messages": list(items)})
-
-
-MALFORMED = [
-    ('{"messages": [', "not JSON"),
-    ("[" * 100_000, "nested too deeply"),
-    ('{"messages": [{"role": "user", "content": NaN}]}', "not JSON: NaN"),
-    ('{"messages": [], "messages": []}', "`messages` given more than once"),
-    ('{"messages": [{"role": "user", "role": "user", "content": "x"}]}', "`role` given more than once"),
-    ('"text"', "expected an object with `messages`, found a text"),
-    ("{}", "`messages` must be a list of messages, found none"),
-    ('{"messages": []}', "`messages` must be a list of messages, found an empty one"),
-    ('{"prompt": "x", "messages": "y"}', "unknown key `prompt`"),
-    (messages("Hi", ANSWER), "messages[0] must be an object, found a text"),
-    (messages({"role": "robot", "content": "x"}, ANSWER), 'messages[0].role is "robot"'),
-    (messages({"content": "x"}, ANSWER), "messages[0].role is null"),
-    (messages({"role": "user", "content": " \n"}, ANSWER), "messages[0].content is empty"),
-    (messages({"role": "user", "content": None}, ANSWER), "messages[0].content must be a text, found null"),
-    (messages({"role": "user", "content": [{"type": "text"}]}, ANSWER), "must be a text, found a list"),
-    (messages({**USER, "colour": 1}, ANSWER), "messages[0]: unknown key `colour`"),
-    (messages({**USER, "name": 3}, ANSWER), "messages[0].name must be a text, found a number"),
-    (messages({**USER, "weight": 1}, ANSWER), "only assistant messages have a weight"),
-    (messages(USER, {**ANSWER, "weight": 2}), "messages[1].weight is 2; expected 0 or 1"),
-    (messages(USER, {**ANSWER, "weight": True}), "messages[1].weight is true; expected 0 or 1"),
-    (messages(USER, {**ANSWER, "weight": 0}), "every assistant message has weight 0"),
-    (messages(USER), "no assistant message"),
-    (messages(USER, ANSWER, USER), "the last message is from user; expected assistant"),
-    ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "half a surrogate pair"),
-    ('{"messages": ' + "9" * 5000 + "}", "too many digits"),
-]
+from .malformed import ANSWER, LINES, USER
 
 
 def test_every_malformed_line_is_reported_with_its_number_and_all_at_once(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
+    lines, reasons = zip(*((line, reason) for line, reason in LINES.values() if isinstance(line, str)), strict=True)
+    lines, reasons = lines[:60], reasons[:60]  # fewer problems than end the reading
     good = json.dumps(good_lines(1)[0])
-    path.write_text("".join(f"{good}\n{line}\n" for line, _ in MALFORMED))
+    path.write_text("".join(f"{good}\n{line}\n" for line in lines))
     with pytest.raises(TrainingDataError) as caught:
         read_training_file(path)
     found = {problem.line: str(problem) for problem in reversed(caught.value.problems)}
-    for position, (_, reason) in enumerate(MALFORMED):
+    for position, reason in enumerate(reasons):
         line = 2 * position + 2
         assert reason in found[line], (line, found.get(line))
         assert found[line].startswith(f"line {line}: ")
