@@ -75,10 +75,9 @@ class TrainingDataError(InvalidInputError):
         param: str = "training_file",
         hint: str = "mend these lines and try again",
     ):
-        shown = "; ".join(str(problem) for problem in problems[:20])
-        more = f"; and {len(problems) - 20} more" if len(problems) > 20 else ""
+        shown = "; ".join(str(problem) for problem in problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__(f"{path} has {count}: {shown}{more}", hint=hint, param=param)
+        super().__init__(f"{path} has {count}: {shown}", hint=hint, param=param)
         self.problems = problems
 
 

@@ -1,6 +1,7 @@
 """What fine-tuning through the endpoint buys: base and tuned model on the same unseen questions.
 
-    OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=none scripts/bench_finetuning.py restaurant8k --data FOLDER
+    export OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=none
+    python scripts/bench_finetuning.py restaurant8k --data FOLDER
 
 Speaks to the server through the `openai` package alone: upload, job, events, chat. FOLDER holds train.jsonl and
 test.jsonl of PolyAI's RESTAURANTS-8K as chat rows, or of BANKING77 as {"text", "intent"}.
@@ -82,7 +83,7 @@ TASKS = {
         48,
         {"json_equality": same_json, "slot_f1": slot_f1},
     ),
-    "banking77": Task(intent_rows, lambda row: True, 16, {"accuracy": same_text}),
+    "banking77": Task(intent_rows, lambda _row: True, 16, {"accuracy": same_text}),
 }
 
 

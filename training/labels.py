@@ -35,6 +35,10 @@ class Row:
     cut_tokens: int = 0  # left out at the end
 
     @property
+    def tokens(self) -> int:
+        return len(self.input_ids)
+
+    @property
     def trained_tokens(self) -> int:
         return sum(label != IGNORED for label in self.labels)
 
@@ -52,6 +56,18 @@ class PreferenceRow:
     chosen_ids: list[int]
     rejected_ids: list[int]
     cut_tokens: int = 0  # left out at the ends of both answers together
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
+
+    @property
+    def trained_tokens(self) -> int:
+        return len(self.chosen_ids) + len(self.rejected_ids)
+
+    def columns(self) -> dict[str, list[int]]:
+        """The row as the training library's data set holds it."""
+        return {"prompt_ids": self.prompt_ids, "chosen_ids": self.chosen_ids, "rejected_ids": self.rejected_ids}
 
 
 def load_tokenizer(model: Path) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from local_llm.cli import dataset
+from local_llm.cli import dataset, estimate, export
 from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.output import emit, emit_json, progress_bar, talk
 from local_llm.errors import InvalidInputError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Fine-tune models on your own examples.")
 app.add_typer(dataset.app, name="dataset")
+app.command("estimate")(estimate.estimate)
+app.command("export")(export.export)
 
 TrainingFile = Annotated[Path, typer.Argument(help="Examples: a JSONL file in the chat format of OpenAI.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="Base model; default: the engine's.")]

@@ -1,5 +1,6 @@
 """The real gateway with no engine and no index server behind it."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
