@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from local_llm.errors import LocalLLMError, LockedError
 from local_llm.files import FINE_TUNE, FileStore
 from local_llm.keys import KeyStore
-from local_llm.permissions import Caller
+from local_llm.permissions import Caller, local_admin
 from local_llm.settings import Settings
 from local_llm.state import Job, Project, State
 from serving.error_responses import respond
@@ -39,7 +39,7 @@ def preferences(client: openai.OpenAI, settings: Settings, state: State, admin: 
 
 
 def running(state: State, job_id: str) -> Lease:
-    return jobs.claim(state, job_id, "trainer")
+    return jobs.claim(state, job_id, local_admin(state.local_project_id()), "trainer")
 
 
 # What the client sees of a job's life

@@ -44,7 +44,7 @@ def test_of_two_claimants_one_wins(state: State, admin: Caller, file_id: str) ->
 def test_a_claimed_job_cannot_be_claimed_again(state: State, admin: Caller, file_id: str) -> None:
     job = create(state, admin, file_id)
     jobs.claim(state, job.id, admin, "cli")
-    with pytest.raises(ConflictError, match="is running"):
+    with pytest.raises(ConflictError, match="held by another"):
         jobs.claim(state, job.id, admin, "cli")
     assert jobs.claim_next(state) is None
 
@@ -231,7 +231,7 @@ def test_a_checkpoint_of_another_job_is_no_place_in_the_list(
 def test_a_failed_job_has_no_checkpoints(state: State, admin: Caller, lease: Lease) -> None:
     jobs.add_checkpoint(state, lease, step_number=1, model_name="ft:x", metrics={})
     jobs.put_back(state, lease, "died")
-    again = jobs.claim(state, lease.job_id, "trainer")
+    again = jobs.claim(state, lease.job_id, admin, "trainer")
     assert len(jobs.checkpoints_of(state, lease.job_id)) == 1
     jobs.fail(state, again, LocalLLMError("no"))
     assert jobs.checkpoints_of(state, lease.job_id) == []
@@ -322,8 +322,8 @@ def test_jobs_are_found_by_all_of_their_metadata(state: State, admin: Caller, fi
 
 def test_only_a_dead_trainers_jobs_are_put_back(state: State, admin: Caller, file_id: str) -> None:
     mine, theirs = create(state, admin, file_id), create(state, admin, file_id)
-    jobs.claim(state, mine.id, "trainer")
-    jobs.claim(state, theirs.id, "cli")
+    jobs.claim(state, mine.id, admin, "trainer")
+    jobs.claim(state, theirs.id, admin, "cli")
     assert jobs.put_back_all(state, "trainer") == [mine.id]
     assert jobs.get_job(state, theirs.id, admin).status == "running"
 
