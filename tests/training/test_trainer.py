@@ -158,7 +158,8 @@ def test_a_job_waits_for_the_engine_and_is_kept_meanwhile(
     settings: Settings, state: State, admin: Caller, training_file: Path, start: Start, engine: EngineTurn
 ) -> None:
     """gpu.sharing = "stop": told in its events; cancelled, it makes way; with the trainer stopped, it waits on."""
-    cancelled, kept = (queue(settings, state, admin, training_file) for _ in range(2))
+    queued = [queue(settings, state, admin, training_file) for _ in range(2)]
+    cancelled, kept = sorted(queued, key=lambda job: (job.created_at, job.id))  # as the queue is taken
     trainer = start(GPU__SHARING="stop")
 
     wait_until(lambda: engine.wanted_by() == f"job {cancelled.id}")
