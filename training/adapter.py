@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from local_llm.errors import InvalidInputError, LocalLLMError
-from training import batches, checkpoints, lora
+from training import batches, checkpoints, launch, lora
 from training.callbacks import run_callback
-from training.checkpoints import EPOCHS, STEPS
+from training.checkpoints import EPOCHS, PROCESS, STEPS
 from training.labels import Row
 from training.order import EpochSampler
 from training.probe import probe_rows
@@ -74,43 +74,44 @@ def train_adapter(
     with quiet_libraries():
         import torch
 
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // launch.processes()))
         if limits.gpu_memory_share is not None and torch.cuda.is_available():
             torch.cuda.set_per_process_memory_fraction(limits.gpu_memory_share)
         checkpoint = checkpoints.newest(output / STEPS)
         start = checkpoints.step_of(checkpoint) if checkpoint else 0
         seconds_before = checkpoints.seconds_of(checkpoint) if checkpoint else 0.0
-        log = RunLog(output)
+        log = RunLog(_own(output))
         log.rewind(start)
         trainer = _trainer(base, tokenizer, rows, validation_rows, recipe, limits, output)
         callback = run_callback(
             log,
             listener,
             steps_folder=output / STEPS,
-            epochs_folder=output / EPOCHS,
+            epochs_folder=_own(output) / EPOCHS,
             recipe=recipe,
             rows=len(rows),
             checkpoint_seconds=limits.checkpoint_seconds,
             seconds_before=seconds_before,
             validate=trainer.validate,
-            save=lambda folder: lora.save(trainer.model, folder, base_name),
+            save=lambda folder: _save(trainer, folder, base_name),
         )
         trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = callback.seconds()
         callback.raise_pending()
         end = trainer.state.global_step
-        _refuse_lost_rows(
-            trainer.rows_seen,
-            recipe.rows_trained(end, len(rows)) - recipe.rows_trained(start, len(rows)),
-        )
+        if not launch.is_launched():  # several processes share the rows, and repeat some to have equally many
+            _refuse_lost_rows(
+                trainer.rows_seen,
+                recipe.rows_trained(end, len(rows)) - recipe.rows_trained(start, len(rows)),
+            )
         before, after = _probe(trainer, tokenizer, limits)
         memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak_resident_bytes()
     losses = [entry.loss for entry in log.steps()]
     best = best_epoch(log.epochs()) if recipe.early_stopping_epochs else log.epochs()[-1]
     epochs = end / recipe.steps_per_epoch(len(rows))
     return Outcome(
-        adapter=output / EPOCHS / str(best.step),
+        adapter=_own(output) / EPOCHS / str(best.step),
         step=best.step,
         steps=end,
         first_loss=losses[0],
@@ -126,6 +127,23 @@ def train_adapter(
         device=trainer.args.device.type,
         precision=_precision(torch),
     )
+
+
+def _own(output: Path) -> Path:
+    """Where this process logs: of several that train together, the first in the job's folder itself."""
+    if launch.is_main_process():
+        return output
+    folder = output / f"{PROCESS}{os.environ['RANK']}"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _save(trainer: Any, folder: Path, base_name: str) -> None:
+    if trainer.is_fsdp_enabled:
+        trainer.save_model(str(folder))  # gathers the shards; all processes must take part
+        lora.rename_base(folder, base_name)
+    else:
+        lora.save(trainer.model, folder, base_name)
 
 
 def hidden_size(base: Path) -> int:
@@ -213,7 +231,7 @@ def _arguments(
     """What SFT and DPO have in common."""
     import torch
 
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = launch.processes()
     if recipe.batch_size % processes:
         raise InvalidInputError(
             f"batch_size is {recipe.batch_size}; expected a multiple of the {processes} processes that train",
@@ -323,7 +341,7 @@ def _supervised_trainer(flash: bool) -> Any:
         ) -> Any:
             """TRL scores labelled tokens alone only where Triton is: elsewhere we do, at a third of the time."""
             inner = self.accelerator.unwrap_model(model).get_base_model()
-            elsewhere = self.args.device.type == "cuda" or self.accelerator.num_processes > 1
+            elsewhere = self.args.device.type == "cuda" or launch.is_launched()
             if elsewhere or self.aux_loss_enabled or not keeps_logits(inner):
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             loss, correct, labelled = labelled_loss(model, inputs)

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training import checkpoints
+from training import checkpoints, launch
 from training.failures import LossError
 from training.progress import EpochMetrics, Listener, RunLog, StepMetrics, best_epoch, should_stop
 from training.recipe import Recipe
+
+# Several processes that train together write so many checkpoints in a run.
+CHECKPOINTS_TOGETHER = 20
 
 Validate = Callable[[], tuple[float | None, float | None]]  # loss and accuracy over the validation rows
 
@@ -49,8 +52,11 @@ def run_callback(
             if state.global_step > 0:
                 self._end_epoch(state.global_step, control)
 
-        def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
-            control.should_save = time.monotonic() - self._saved_at >= checkpoint_seconds
+        def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+            due = time.monotonic() - self._saved_at >= checkpoint_seconds
+            if launch.is_launched():  # all processes must come to the same answer, and clocks differ
+                due = state.global_step % math.ceil(total / CHECKPOINTS_TOGETHER) == 0
+            control.should_save = due
 
         def on_log(self, _args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
             if "loss" not in logs:  # the summary at the end, or an evaluation
@@ -73,7 +79,8 @@ def run_callback(
         def on_save(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
             log.flush()
             self._saved_at = time.monotonic()
-            checkpoints.seal(steps_folder, state.global_step, seconds=self.seconds())
+            if launch.is_main_process():
+                checkpoints.seal(steps_folder, state.global_step, seconds=self.seconds())
             self._tell(control, lambda: listener.on_checkpoint(state.global_step))
 
         def seconds(self) -> float:
@@ -91,6 +98,8 @@ def run_callback(
             try:
                 call()
             except Exception as error:
+                if launch.is_launched():  # the others know nothing of it and would wait for us: all end
+                    raise
                 self._pending = error
                 control.should_save = True
                 control.should_training_stop = True

@@ -15,6 +15,7 @@ PREFIX = "checkpoint-"  # the training library's own naming
 # In a job's folder:
 STEPS = "steps"  # step checkpoints
 EPOCHS = "epochs"  # the adapters after each epoch, named after its last step
+PROCESS = "process-"  # the log of another than the first of several processes that train together
 
 
 def folder_of(steps: Path, step: int) -> Path:
@@ -54,8 +55,8 @@ def seconds_of(folder: Path) -> float:
 
 def discard(job_folder: Path) -> None:
     """Frees what a job's folder holds beside its logs: nothing will go on from it."""
-    for name in (STEPS, EPOCHS):
-        shutil.rmtree(job_folder / name, ignore_errors=True)
+    for folder in (job_folder / STEPS, job_folder / EPOCHS, *job_folder.glob(f"{PROCESS}*")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _delete(folder: Path) -> None:

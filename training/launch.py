@@ -49,6 +49,11 @@ def is_launched() -> bool:
     return "RANK" in os.environ
 
 
+def processes() -> int:
+    """How many train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def was_killed(returncode: int, log: bytes) -> bool:
     """Whether the child, or one of its processes, died by SIGKILL. `log`: what it wrote."""
     return returncode == -9 or (returncode != 0 and KILLED_IN_LOG in log)

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from local_llm.fileio import read_json, write_json
 from training.recipe import Recipe
 
 
@@ -37,6 +38,16 @@ def save(model: Any, folder: Path, base_name: str) -> None:
     finally:
         configuration.base_model_name_or_path = path
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's own card
+
+
+def rename_base(folder: Path, base_name: str) -> None:
+    """Puts the base's name into a saved adapter's configuration for its local path; drops what else was saved."""
+    path = folder / "adapter_config.json"
+    if path.exists():  # of several processes one writes
+        write_json(path, {**read_json(path), "base_model_name_or_path": base_name})
+    for other in folder.glob("*"):
+        if other.name not in ("adapter_config.json", "adapter_model.safetensors"):
+            other.unlink()
 
 
 def without_adapter(model: Any) -> AbstractContextManager[None]:

@@ -4,6 +4,7 @@ Settings may have changed between the two; a run that mixed two ranks or learnin
 """
 
 import shutil
+import time
 from pathlib import Path
 
 from local_llm.fileio import read_json, write_json
@@ -17,13 +18,27 @@ def settle(folder: Path, recipe: Recipe, *, data_sha256: str, base_sha256: str) 
 
     Otherwise the folder is emptied and `recipe` begun.
     """
-    sources = {"data_sha256": data_sha256, "base_sha256": base_sha256}
-    path = folder / PLAN
-    if path.exists():
-        plan = read_json(path)
-        if all(plan[name] == value for name, value in sources.items()):
-            return Recipe(**plan["recipe"])
+    begun = _read(folder, data_sha256, base_sha256)
+    if begun is not None:
+        return begun
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write_json(path, {**sources, "recipe": recipe.to_json()})
+    sources = {"data_sha256": data_sha256, "base_sha256": base_sha256}
+    write_json(folder / PLAN, {**sources, "recipe": recipe.to_json()})
     return recipe
+
+
+def await_settled(folder: Path, *, data_sha256: str, base_sha256: str) -> Recipe:
+    """The recipe that another process settles; it ends us if it cannot."""
+    while (begun := _read(folder, data_sha256, base_sha256)) is None:
+        time.sleep(0.1)
+    return begun
+
+
+def _read(folder: Path, data_sha256: str, base_sha256: str) -> Recipe | None:
+    path = folder / PLAN
+    if not path.exists():
+        return None
+    plan = read_json(path)
+    same = plan["data_sha256"] == data_sha256 and plan["base_sha256"] == base_sha256
+    return Recipe(**plan["recipe"]) if same else None

@@ -53,6 +53,19 @@ class Listener(Protocol):
         """A crash from now on costs nothing that was trained up to `step`."""
 
 
+class Silence:
+    """The listener of a process that has nobody to tell."""
+
+    def on_step(self, metrics: StepMetrics, total_steps: int, /) -> None:
+        pass
+
+    def on_epoch(self, metrics: EpochMetrics, adapter: Path, /) -> None:
+        pass
+
+    def on_checkpoint(self, step: int, /) -> None:
+        pass
+
+
 class RunLog:
     """The metrics of all steps and epochs, one JSON line each. A run that goes on drops what it will redo."""
 

@@ -12,13 +12,13 @@ from local_llm.errors import LocalLLMError
 from local_llm.files import FINE_TUNE_RESULTS, FileStore
 from local_llm.settings import Settings
 from local_llm.state import Adapter, Job, State
-from training import checkpoints, jobs, plan
+from training import checkpoints, jobs, launch, plan
 from training.adapter import Limits, Outcome, train_adapter
 from training.checkpoints import STEPS
 from training.failures import StoppedError, in_our_words, is_out_of_memory
 from training.jobs import Lease
 from training.preparation import Prepared, prepare
-from training.progress import EpochMetrics, RunLog
+from training.progress import EpochMetrics, RunLog, Silence
 from training.publishing import Publisher, adapters_of
 from training.recipe import Recipe
 from training.reporting import TENSORBOARD, JobListener, Report
@@ -43,6 +43,8 @@ def run_job(
     Raises: StoppedError; LeaseLostError if the job was cancelled, paused or taken over; what prepare() and training
         raise, in our words.
     """
+    if not launch.is_main_process():
+        return _assist(settings, state, lease)
     try:
         return _run(settings, state, lease, report, stop or threading.Event())
     except (jobs.LeaseLostError, StoppedError):
@@ -84,6 +86,36 @@ def _run(settings: Settings, state: State, lease: Lease, report: Report | None, 
     return _succeed(run, adapter)
 
 
+def _assist(settings: Settings, state: State, lease: Lease) -> str:
+    """One of several processes that train together, but the first: it trains its share and tells nobody."""
+    job = jobs.load(state, lease)
+    prepared = prepare(settings, state, job)
+    folder = settings.place.jobs / job.id
+    recipe = plan.await_settled(folder, data_sha256=prepared.data_sha256, base_sha256=prepared.base.manifest.sha256)
+    tokens = job.micro_batch_tokens or settings.training.micro_batch_tokens
+    train_adapter(
+        base=prepared.base.path,
+        base_name=prepared.base.name,
+        tokenizer=prepared.tokenizer,
+        rows=prepared.rows,
+        validation_rows=prepared.validation_rows,
+        recipe=recipe,
+        limits=_limits(settings, tokens),
+        output=folder,
+        listener=Silence(),
+    )
+    return job.output_name or ""
+
+
+def _limits(settings: Settings, micro_batch_tokens: int) -> Limits:
+    split = settings.gpu.sharing == "split"
+    return Limits(
+        micro_batch_tokens=micro_batch_tokens,
+        checkpoint_seconds=settings.training.checkpoint_seconds,
+        gpu_memory_share=settings.gpu.training_memory_share if split else None,
+    )
+
+
 def _begin(settings: Settings, state: State, lease: Lease) -> _Run:
     """Checks everything and settles what will be trained."""
     job = jobs.load(state, lease)
@@ -109,7 +141,8 @@ def _train(run: _Run, report: Report | None, stop: threading.Event) -> Outcome:
     try:
         return _attempt(run, tokens, report, stop)
     except Exception as error:
-        if not is_out_of_memory(error) or tokens <= SMALLEST_MICRO_BATCH_TOKENS:
+        alone = not launch.is_launched()  # of several processes all must begin again: the trainer sees to that
+        if not (is_out_of_memory(error) and alone and tokens > SMALLEST_MICRO_BATCH_TOKENS):
             raise
     # Here, after the handler, the traceback no longer holds the tensors of the failed attempt.
     less = max(SMALLEST_MICRO_BATCH_TOKENS, tokens // 2)
@@ -124,7 +157,6 @@ def _attempt(run: _Run, micro_batch_tokens: int, report: Report | None, stop: th
     start = checkpoints.step_of(checkpoint) if checkpoint else 0
     message = f"Training goes on from step {start}" if start else "Files validated, training begins"
     jobs.report_event(run.state, run.lease, message)
-    settings = run.settings
     tensorboard = TensorBoardLog(run.folder / TENSORBOARD, start=start)
     listener = JobListener(
         run.state,
@@ -143,11 +175,7 @@ def _attempt(run: _Run, micro_batch_tokens: int, report: Report | None, stop: th
             rows=run.prepared.rows,
             validation_rows=run.prepared.validation_rows,
             recipe=run.recipe,
-            limits=Limits(
-                micro_batch_tokens=micro_batch_tokens,
-                checkpoint_seconds=settings.training.checkpoint_seconds,
-                gpu_memory_share=settings.gpu.training_memory_share if settings.gpu.sharing == "split" else None,
-            ),
+            limits=_limits(run.settings, micro_batch_tokens),
             output=run.folder,
             listener=listener,
         )

@@ -22,6 +22,7 @@ from local_llm.settings import Settings
 from local_llm.state import Job, State
 from training import jobs
 from training.hyperparameters import Hyperparameters
+from training.progress import RunLog
 from training.trainer import LOCK, RECORDS, Trainer
 
 from .conftest import TINY
@@ -60,9 +61,11 @@ def start(settings: Settings, tiny_model: Model) -> Iterator[Start]:
         process.wait()
 
 
-def queue(settings: Settings, state: State, admin: Caller, file: Path) -> Job:
+def queue(
+    settings: Settings, state: State, admin: Caller, file: Path, hyperparameters: Hyperparameters = SLOW
+) -> Job:
     row = FileStore(settings, state).add(file, filename=file.name, purpose=FINE_TUNE, project_id=admin.project_id)
-    return jobs.create_job(state, admin, jobs.JobRequest(TINY, row.id, seed=1, hyperparameters=SLOW))
+    return jobs.create_job(state, admin, jobs.JobRequest(TINY, row.id, seed=1, hyperparameters=hyperparameters))
 
 
 def messages(state: State, job: Job, admin: Caller) -> list[str]:
@@ -234,3 +237,29 @@ def test_a_device_that_cannot_be_shared_as_asked_is_refused(start: Start) -> Non
 def test_there_is_one_trainer_at_a_time(settings: Settings, state: State) -> None:
     with exclusive_lock(settings.place.run / LOCK, "the trainer"), pytest.raises(LockedError):
         Trainer(settings, state).serve()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_adapter(
+    settings: Settings, state: State, admin: Caller, training_file: Path, start: Start
+) -> None:
+    """On the CPU they hold a copy of the model each (DDP); the losses are those of one process, rounding apart."""
+
+    def trained(**variables: str) -> Job:
+        trainer = start(**variables)
+        job = queue(settings, state, admin, training_file, Hyperparameters(n_epochs=2, batch_size=4))
+        wait_until(lambda: jobs.get_job(state, job.id, admin).status not in ("queued", "running"))
+        trainer.terminate()
+        assert trainer.wait(PATIENCE_SECONDS) == 0
+        return jobs.get_job(state, job.id, admin)
+
+    def losses(job: Job) -> list[float]:
+        return [entry.loss for entry in RunLog(settings.place.jobs / job.id).steps()]
+
+    together, alone = trained(TRAINING__PROCESSES="2"), trained()
+    assert (together.status, together.error) == ("succeeded", None)
+    assert losses(together) == pytest.approx(losses(alone), rel=0.02)
+    assert len(jobs.checkpoints_of(state, together.id)) == 2
+    assert {path.name for path in (settings.place.jobs / together.id).iterdir()} == {
+        path.name for path in (settings.place.jobs / alone.id).iterdir()
+    }
