@@ -14,7 +14,7 @@ from local_llm.models import ModelStore
 from local_llm.servable import refuse_unservable_plan
 from local_llm.settings import Quantization, Settings
 from local_llm.state import LedgerEntry, State
-from training.adapter import _precision, hidden_size
+from training.adapter import compute_precision, hidden_size
 from training.data import read_training_file
 from training.hyperparameters import Hyperparameters, Resolved
 from training.labels import Row, build_rows, load_tokenizer
@@ -241,6 +241,4 @@ def _alike(there: dict[str, Any], here: Hardware) -> bool:
 
 def _precision_here() -> str:
     with quiet_libraries():
-        import torch
-
-        return _precision(torch)
+        return compute_precision()
