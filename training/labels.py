@@ -9,6 +9,7 @@ a tokenizer merges the end of the prompt with the first character of an answer, 
 so that nothing of an answer is left out.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,12 +156,13 @@ def _answered(tokenizer: Any, preference: Preference, answer: Message) -> tuple[
 
 
 def _tokens(tokenizer: Any, text: str, spans: Sequence[Span]) -> tuple[list[int], list[bool]]:
-    """The tokens of a text, and which of them have characters in a span."""
+    """The tokens of a text, and which of them have characters in a span; the spans are in order."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    inside = [
-        any(start < span.end and max(end, start + 1) > span.start for span in spans)
-        for start, end in encoded["offset_mapping"]
-    ]
+    ends = [span.end for span in spans]
+    inside = []
+    for start, end in encoded["offset_mapping"]:
+        next_span = bisect_right(ends, start)  # the first that ends after the token's start
+        inside.append(next_span < len(spans) and spans[next_span].start < max(end, start + 1))
     return encoded["input_ids"], inside
 
 

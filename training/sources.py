@@ -28,8 +28,9 @@ Kind = Literal["jsonl", "json", "parquet"]
 PARQUET = b"PAR1"
 FIRST_BYTES = 1 << 16
 BATCH_ROWS = 256
-CHUNK_CHARACTERS = 1 << 16
+CHUNK_BYTES = 1 << 16
 WHITESPACE = " \t\r\n"
+AFTER_VALUE = (",", "]", *WHITESPACE)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _array(path: Path) -> Iterator[SourceRow]:
     """Elements up to the first mistake: what follows it cannot be told apart."""
     total, number = path.stat().st_size, 0
     with path.open("rb") as handle:
-        array = _ArrayReader(handle)
+        array = ArrayReader(handle)
         try:
             for element in array.elements():
                 number += 1
@@ -91,11 +92,12 @@ def _array(path: Path) -> Iterator[SourceRow]:
             yield SourceRow(number + 1, error, handle.tell(), total)
 
 
-class _ArrayReader:
+class ArrayReader:
     """The elements of one JSON array, of which only a piece of text is held at a time."""
 
-    def __init__(self, handle: IO[bytes]):
+    def __init__(self, handle: IO[bytes], chunk_bytes: int = CHUNK_BYTES):
         self._handle = handle
+        self._chunk_bytes = chunk_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
         self._text = ""
         self._position = 0
@@ -120,7 +122,7 @@ class _ArrayReader:
                 if self._text[self._position] not in WHITESPACE:
                     return self._text[self._position]
                 self._position += 1
-            if not self._read(CHUNK_CHARACTERS):
+            if not self._read(self._chunk_bytes):
                 return ""
 
     def _take(self, character: str) -> None:
@@ -131,7 +133,7 @@ class _ArrayReader:
 
     def _value(self) -> Any:
         self._next()
-        size = CHUNK_CHARACTERS
+        size = self._chunk_bytes
         while True:
             try:
                 value, end = DECODER.raw_decode(self._text, self._position)
@@ -143,7 +145,7 @@ class _ArrayReader:
                     raise explain(error, self._position) from None
                 size *= 2
                 continue
-            if end == len(self._text) and self._read(size):  # a number could go on
+            if self._text[end : end + 1] not in AFTER_VALUE and self._read(size):  # a number may go on
                 continue
             self._position = end
             refuse_depth(value)

@@ -130,7 +130,8 @@ def _find(template: Template, messages: Sequence[Message], position: int, text: 
 
 
 def _by_prefix(template: Template, messages: Sequence[Message], position: int, text: str) -> Span:
-    head, through = _head(template, messages, position), template.render(messages[: position + 1])
+    head = _head(template, messages, position)
+    through = text if position == len(messages) - 1 else template.render(messages[: position + 1])
     if not text.startswith(through):  # Phi ends the conversation, not each turn, with the end-of-text token
         through = through.rstrip().removesuffix(template.tokenizer.eos_token or "")
     if not (head and text.startswith(through) and through.startswith(head)):

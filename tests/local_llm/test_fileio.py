@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from local_llm.errors import LockedError
-from local_llm.fileio import remove_staging, staged_directory, write_file
+from local_llm.fileio import remove_staging, staged_directory, staged_file, write_file
 from local_llm.home import SOCKET_PATH_BYTES, Home
 from local_llm.locks import exclusive_lock
 
@@ -13,6 +13,23 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     write_file(path, b"one")
     write_file(path, b"two")
     assert path.read_bytes() == b"two"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_file_that_breaks_off_leaves_nothing_and_the_old_one_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    with pytest.raises(FileNotFoundError), staged_file(path) as handle:
+        handle.write(b"half" + (tmp_path / "missing").read_bytes())
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_file_that_is_not_to_be_replaced_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    with pytest.raises(FileExistsError), staged_file(path, replace=False):
+        path.write_bytes(b"somebody else's")
+    assert path.read_bytes() == b"somebody else's"
     assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
 
 

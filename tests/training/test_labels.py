@@ -202,6 +202,11 @@ def test_a_row_may_end_with_a_call(tokenizer: Any) -> None:
     assert trained_texts(chosen, row) == [NO_THOUGHT + CALL]
 
 
+def test_a_greeting_before_any_question_is_trained_without_its_header(tokenizer: Any) -> None:
+    row = build_row(tokenizer, example(assistant("Welcome!"), user("Hi"), assistant("Ho")))
+    assert trained_texts(tokenizer, row) == ["Welcome!<|im_end|>", "Ho<|im_end|>"]
+
+
 def test_the_row_is_what_serving_renders(tokenizer: Any) -> None:
     row = build_row(tokenizer, example(*TURNS))
     served = tokenizer.apply_chat_template([turn.for_template() for turn in TURNS], return_dict=False)
