@@ -14,8 +14,9 @@ from typing import Any
 
 from local_llm.errors import InvalidInputError, Problem, TrainingDataError
 from training.functions import with_tools
+from training.hyperparameters import Method
 from training.lines import LineError, numbered_lines, parse_line, refuse_other_files
-from training.rules import MAXIMUM_PROBLEMS, ROLES, Method, calls_of, method_of, reasons_against, text_of
+from training.rules import MAXIMUM_PROBLEMS, ROLES, calls_of, method_of, reasons_against, text_of
 
 MINIMUM_EXAMPLES = 10
 TEXT_KEYS = ("name", "tool_call_id")

@@ -8,11 +8,10 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
+from training.hyperparameters import Method
 from training.lines import LineError, parse_json, quoted
-
-Method = Literal["supervised", "dpo"]
 
 MAXIMUM_PROBLEMS = 100
 MAXIMUM_TOOLS = 128
