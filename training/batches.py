@@ -9,6 +9,14 @@ from typing import Any
 
 from training.labels import IGNORED
 
+# Fewer would only take longer: a row passes whole, however long it is.
+SMALLEST_MICRO_BATCH_TOKENS = 64
+
+
+def smaller(max_tokens: int) -> int | None:
+    """What to try where memory did not suffice for micro-batches of `max_tokens`; None: nothing is smaller."""
+    return max(SMALLEST_MICRO_BATCH_TOKENS, max_tokens // 2) if max_tokens > SMALLEST_MICRO_BATCH_TOKENS else None
+
 
 def pad_right(rows: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, Any]:
     """A batch as a data loader hands it on: input_ids, labels and attention_mask, int64 of [rows, longest]."""

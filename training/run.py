@@ -12,7 +12,7 @@ from local_llm.errors import LocalLLMError
 from local_llm.files import FINE_TUNE_RESULTS, FileStore
 from local_llm.settings import Settings
 from local_llm.state import Adapter, Job, State
-from training import checkpoints, jobs, launch, plan
+from training import batches, checkpoints, jobs, launch, plan
 from training.adapter import Limits, Outcome, train_adapter
 from training.checkpoints import STEPS
 from training.failures import StoppedError, in_our_words, is_out_of_memory
@@ -23,8 +23,6 @@ from training.publishing import Publisher, adapters_of
 from training.recipe import Recipe
 from training.reporting import TENSORBOARD, JobListener, Report
 from training.results import FILENAME, TensorBoardLog, result_csv
-
-SMALLEST_MICRO_BATCH_TOKENS = 64
 
 
 def run_job(
@@ -138,18 +136,18 @@ def _begin(settings: Settings, state: State, lease: Lease) -> _Run:
 def _train(run: _Run, report: Report | None, stop: threading.Event) -> Outcome:
     """Trains; where memory does not suffice, once more with micro-batches of half the size."""
     tokens = run.job.micro_batch_tokens or run.settings.training.micro_batch_tokens
+    fewer = batches.smaller(tokens)
     try:
         return _attempt(run, tokens, report, stop)
     except Exception as error:
-        alone = not launch.is_launched()  # of several processes all must begin again: the trainer sees to that
-        if not (is_out_of_memory(error) and alone and tokens > SMALLEST_MICRO_BATCH_TOKENS):
+        # Of several processes all must begin again: the trainer sees to that.
+        if not is_out_of_memory(error) or fewer is None or launch.is_launched():
             raise
     # Here, after the handler, the traceback no longer holds the tensors of the failed attempt.
-    less = max(SMALLEST_MICRO_BATCH_TOKENS, tokens // 2)
-    jobs.set_micro_batch_tokens(run.state, run.lease, less)
-    message = f"Out of memory with micro-batches of {tokens} tokens; trying again with {less}"
+    jobs.set_micro_batch_tokens(run.state, run.lease, fewer)
+    message = f"Out of memory with micro-batches of {tokens} tokens; trying again with {fewer}"
     jobs.report_event(run.state, run.lease, message, level="warn")
-    return _attempt(run, less, report, stop)
+    return _attempt(run, fewer, report, stop)
 
 
 def _attempt(run: _Run, micro_batch_tokens: int, report: Report | None, stop: threading.Event) -> Outcome:

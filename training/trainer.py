@@ -21,7 +21,7 @@ from local_llm.locks import exclusive_lock
 from local_llm.processes import end_leftovers, start_child, stop_child
 from local_llm.settings import Settings
 from local_llm.state import Job, State
-from training import checkpoints, jobs, launch
+from training import batches, checkpoints, jobs, launch
 from training.checkpoints import STEPS
 from training.jobs import LEASE_SECONDS, Lease, LeaseLostError
 from training.publishing import withdraw_failed
@@ -31,7 +31,6 @@ GRACE_SECONDS = 30.0
 LOCK = "trainer.lock"
 RECORDS = "trainer"
 SECONDS_BETWEEN_CLEANINGS = 60.0
-SMALLEST_MICRO_BATCH_TOKENS = 64
 LOG_TAIL_BYTES = 1 << 16
 
 
@@ -162,8 +161,8 @@ class Trainer:
         tokens = jobs.load(self._state, lease).micro_batch_tokens
         if tokens is None:
             tokens = self._settings.training.micro_batch_tokens
-        fewer = max(SMALLEST_MICRO_BATCH_TOKENS, tokens // 2)
-        if fewer < tokens:
+        fewer = batches.smaller(tokens)
+        if fewer is not None:
             jobs.set_micro_batch_tokens(self._state, lease, fewer)
             message = (
                 "The training process was killed, most likely for lack of memory: "

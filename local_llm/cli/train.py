@@ -1,5 +1,6 @@
 """local-llm train: fine-tuning on this box, and a look at what would be trained."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from local_llm.state import State
     from training.hyperparameters import Hyperparameters, Method
     from training.jobs import Lease
+    from training.reporting import Report
 
 app = typer.Typer(no_args_is_help=True, help="Fine-tune models on your own examples.")
 app.add_typer(dataset.app, name="dataset")
@@ -172,7 +174,6 @@ def _train_here(box: CommandContext, lease: "Lease") -> dict[str, Any]:
     from local_llm.device import training_device
     from training import jobs
     from training.failures import StoppedError
-    from training.run import run_job
 
     stop = threading.Event()
     waited_for = partial(jobs.renew, box.state, lease)
@@ -183,7 +184,7 @@ def _train_here(box: CommandContext, lease: "Lease") -> dict[str, Any]:
             training_device(box.settings, lease.job_id, talk=talk, meanwhile=waited_for),
             progress_bar("training") as report,
         ):
-            name = run_job(box.settings, box.state, lease, report=report, stop=stop)
+            name = _run(box, lease, report, stop)
     except (StoppedError, KeyboardInterrupt):
         jobs.pause_job(box.state, lease.job_id, box.caller)
         raise StoppedError(
@@ -197,6 +198,19 @@ def _train_here(box: CommandContext, lease: "Lease") -> dict[str, Any]:
         "hyperparameters": job.hyperparameters,
         "seed": job.seed,
     }
+
+
+def _run(box: CommandContext, lease: "Lease", report: "Report", stop: threading.Event) -> str:
+    """In this process, or in as many as training.processes says."""
+    from local_llm.device import training_environment
+    from training.run import run_job
+    from training.together import run_together
+
+    if box.settings.training.processes > 1:
+        options = ["--settings", str(box.settings_file)] if box.settings_file else []
+        return run_together(box.settings, box.state, lease, box.caller, options=options, report=report, stop=stop)
+    os.environ.update(training_environment(box.settings))  # torch, not yet imported, sees these devices alone
+    return run_job(box.settings, box.state, lease, report=report, stop=stop)
 
 
 @contextmanager

@@ -377,6 +377,22 @@ class TestCommandLine:
         assert run(["train", "adapter", "--resume", job.id]) == 1
         assert "has succeeded" in capsys.readouterr().err
 
+    @pytest.mark.slow
+    def test_several_processes_train_together_from_the_command_line(
+        self,
+        state: State,
+        admin: Caller,
+        training_file: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("LOCAL_LLM_TRAINING__PROCESSES", "2")
+        assert run(["train", "adapter", str(training_file), "--epochs", "1", "--batch-size", "4"]) == 0
+        job = jobs.list_jobs(state, admin)[0][0]
+        assert (job.status, job.fine_tuned_model) == ("succeeded", capsys.readouterr().out.strip())
+        assert run(["train", "adapter", str(training_file), "--epochs", "1", "--batch-size", "3"]) == 1
+        assert "expected a multiple of the 2 processes" in capsys.readouterr().err
+
     def test_preview_shows_what_is_trained(self, training_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["train", "preview", str(training_file), "--count", "2", "--json"]) == 0
         shown = json.loads(capsys.readouterr().out)
