@@ -94,7 +94,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def train_ours(
     options: argparse.Namespace, folder: Path, tokenizer: Any, rows: list[Any], _switches: Any
 ) -> tuple[float, list[float], int]:
-    from training.adapter import Limits, train_adapter
+    from training.adapter import train_adapter
+    from training.loops import Limits
     from training.progress import RunLog, Silence
     from training.recipe import Recipe
 
@@ -115,7 +116,7 @@ def train_with_switches(
     from transformers import AutoModelForCausalLM, PrinterCallback
     from trl import SFTConfig
 
-    from training.adapter import compute_precision
+    from training.base_model import compute_precision
     from training.lora import configuration
     from training.recipe import Recipe
 

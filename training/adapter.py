@@ -1,8 +1,6 @@
-"""LoRA fine-tuning: the one file that knows TRL.
+"""LoRA fine-tuning from rows to an adapter; it goes on from a step checkpoint where there is one.
 
-It gets rows that are tokenised and labelled already (training/labels.py) and hands them to TRL untouched:
-nothing is truncated or dropped, and that every row was trained is checked at the end. A run whose folder holds
-a step checkpoint goes on from there.
+Rows are tokenised and labelled already (training/labels.py); that every one was trained is checked at the end.
 """
 
 import os
@@ -11,26 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local_llm.errors import InvalidInputError, LocalLLMError
-from training import batches, checkpoints, launch, lora
+from local_llm.errors import LocalLLMError
+from training import base_model, checkpoints, launch, lora
 from training.callbacks import run_callback
 from training.checkpoints import EPOCHS, PROCESS, STEPS
-from training.labels import Row
-from training.order import EpochSampler
+from training.loops import Limits, training_loop
 from training.probe import probe_rows
 from training.progress import Listener, RunLog, best_epoch
 from training.quiet import quiet_libraries
 from training.recipe import Recipe
-from training.scoring import keeps_logits, labelled_loss, score
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a run may take; speed and memory only, not the result."""
-
-    micro_batch_tokens: int
-    checkpoint_seconds: float
-    gpu_memory_share: float | None = None
+from training.scoring import score
 
 
 @dataclass(frozen=True)
@@ -82,7 +70,7 @@ def train_adapter(
         seconds_before = checkpoints.seconds_of(checkpoint) if checkpoint else 0.0
         log = RunLog(_own(output))
         log.rewind(start)
-        trainer = _trainer(base, tokenizer, rows, validation_rows, recipe, limits, output)
+        trainer = training_loop(base, tokenizer, rows, validation_rows, recipe, limits, output / STEPS)
         callback = run_callback(
             log,
             listener,
@@ -125,7 +113,7 @@ def train_adapter(
         probe_loss_after=after,
         peak_memory_bytes=memory,
         device=trainer.args.device.type,
-        precision=compute_precision(),
+        precision=base_model.compute_precision(),
     )
 
 
@@ -144,273 +132,6 @@ def _save(trainer: Any, folder: Path, base_name: str) -> None:
         lora.rename_base(folder, base_name)
     else:
         lora.save(trainer.model, folder, base_name)
-
-
-def hidden_size(base: Path) -> int:
-    """The width of a base model, by which "auto" chooses the learning rate."""
-    with quiet_libraries():
-        from transformers import AutoConfig
-
-        return AutoConfig.from_pretrained(base, local_files_only=True).get_text_config().hidden_size
-
-
-def compute_precision() -> str:
-    """What the hardware computes in: bf16 if it can, else fp32.
-
-    bf16 weights under an adapter in fp32: twice as fast as fp32 on a CPU that computes in bf16, as accurate.
-    """
-    import torch
-
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
-
-
-def _trainer(
-    base: Path,
-    tokenizer: Any,
-    rows: Sequence[Any],
-    validation_rows: Sequence[Any],
-    recipe: Recipe,
-    limits: Limits,
-    output: Path,
-) -> Any:
-    """TRL's trainer for the recipe's method, told to leave our rows alone."""
-    import torch
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM, PrinterCallback
-
-    precision = compute_precision()
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    flash = _has_flash_attention(torch)
-    model = AutoModelForCausalLM.from_pretrained(
-        base,
-        dtype=dtype,
-        local_files_only=True,
-        quantization_config=_quantization(recipe, dtype),
-        **({"attn_implementation": "flash_attention_2"} if flash else {}),
-    )
-    kind, settings = (_preference_trainer, _dpo) if recipe.method == "dpo" else (_supervised_trainer, _sft)
-    longest = max(row.tokens for row in rows)
-    trainer = kind(flash)(
-        model=model,
-        args=settings(
-            **_arguments(rows, recipe, limits, output / STEPS, precision, longest=longest),
-        ),
-        train_dataset=Dataset.from_list([row.columns() for row in rows]),
-        processing_class=tokenizer,
-        data_collator=_collator(recipe, _pad_token_id(tokenizer)),
-        peft_config=lora.configuration(recipe),
-    )
-    trainer.prepare_for(recipe, limits, [row.tokens for row in rows], validation_rows)
-    trainer.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to the result
-    return trainer
-
-
-def _quantization(recipe: Recipe, dtype: Any) -> Any:
-    """QLoRA's settings: 4-bit normal floats, quantised once more, computed with in `dtype`.
-
-    Source: Dettmers et al. 2023, "QLoRA: Efficient Finetuning of Quantized LLMs".
-    """
-    if recipe.quantization == "none":
-        return None
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-
-
-def _has_flash_attention(torch: Any) -> bool:
-    from transformers.utils import is_flash_attn_2_available
-
-    return bool(torch.cuda.is_available() and is_flash_attn_2_available())
-
-
-def _arguments(
-    rows: Sequence[Any], recipe: Recipe, limits: Limits, output: Path, precision: str, *, longest: int
-) -> dict[str, Any]:
-    """What SFT and DPO have in common."""
-    import torch
-
-    processes = launch.processes()
-    if recipe.batch_size % processes:
-        raise InvalidInputError(
-            f"batch_size is {recipe.batch_size}; expected a multiple of the {processes} processes that train",
-            param="hyperparameters.batch_size",
-        )
-    return {
-        "output_dir": str(output),
-        "max_length": None,
-        # What is learned. A batch goes to the trainer whole and is split there into what fits.
-        "num_train_epochs": recipe.epochs,
-        "per_device_train_batch_size": recipe.batch_size // processes,
-        "gradient_accumulation_steps": 1,
-        "learning_rate": recipe.learning_rate,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": recipe.warmup_steps(len(rows)),
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
-        "seed": recipe.seed,
-        "data_seed": recipe.seed,
-        # How fast. Recomputing activations only pays where a single row is longer than a micro-batch should be.
-        "gradient_checkpointing": longest > limits.micro_batch_tokens,
-        "bf16": precision == "bf16",
-        "use_cpu": not torch.cuda.is_available(),
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        # Who hears of it: our callback only, which also says when to write a checkpoint.
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "save_strategy": "no",
-    }
-
-
-def _sft(**arguments: Any) -> Any:
-    from trl import SFTConfig
-
-    # The rows are ready: no tokenising, no truncating, no dropping.
-    return SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True}, packing=False)
-
-
-def _dpo(**arguments: Any) -> Any:
-    from trl import DPOConfig
-
-    return DPOConfig(**arguments)
-
-
-def _pad_token_id(tokenizer: Any) -> int:
-    """Padding is masked out of attention and loss: any token will do where the tokenizer has none for it."""
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    if padding is None:
-        raise InvalidInputError("the model's tokenizer has neither a padding nor an end token", param="model")
-    return padding
-
-
-def _collator(recipe: Recipe, pad_token_id: int) -> Any:
-    from trl.trainer.dpo_trainer import DataCollatorForPreference
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-
-    class Rows(DataCollatorForLanguageModeling):  # type: ignore[misc]
-        def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-            return batches.pad_right(examples, self.pad_token_id)
-
-    kind = DataCollatorForPreference if recipe.method == "dpo" else Rows
-    return kind(pad_token_id=pad_token_id)
-
-
-class _OurTrainer:
-    """What both trainers do our way. Mixed in before TRL's class."""
-
-    rows_seen = 0
-
-    def prepare_for(
-        self, recipe: Recipe, limits: Limits, lengths: list[int], validation_rows: Sequence[Any]
-    ) -> None:
-        self._recipe = recipe
-        self._limits = limits
-        self._lengths = lengths
-        self._validation_rows = validation_rows
-
-    def _get_train_sampler(self, *_: Any) -> Any:
-        """An order that follows from seed and epoch, so that a resumed run sees the same rows."""
-        return EpochSampler(self._lengths, batch_size=self._recipe.batch_size, seed=self._recipe.seed)
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """None here: an adapter gets its card when it is published."""
-
-
-def _supervised_trainer(flash: bool) -> Any:
-    import torch
-    from trl import SFTTrainer
-
-    class Supervised(_OurTrainer, SFTTrainer):  # type: ignore[misc]
-        def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
-            """The gradients of a whole batch, gathered over the micro-batches that fit."""
-            split = batches.split_packed if flash else batches.split
-            self.rows_seen += len(inputs["input_ids"])
-            self._correct, self._labelled = 0, 0
-            loss = torch.zeros((), device=self.args.device)
-            for part in split(inputs, self._limits.micro_batch_tokens):
-                loss += super().training_step(model, part, num_items_in_batch)
-            if self._labelled:
-                self._metrics["train"]["mean_token_accuracy"].append(self._correct / self._labelled)
-            return loss
-
-        def compute_loss(
-            self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-        ) -> Any:
-            """TRL scores labelled tokens alone only where Triton is: elsewhere we do, at a third of the time."""
-            inner = self.accelerator.unwrap_model(model).get_base_model()
-            elsewhere = self.args.device.type == "cuda" or launch.is_launched()
-            if elsewhere or self.aux_loss_enabled or not keeps_logits(inner):
-                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            loss, correct, labelled = labelled_loss(model, inputs)
-            self._correct += correct.item()
-            self._labelled += labelled.item()
-            return loss / num_items_in_batch
-
-        def validate(self) -> tuple[float | None, float | None]:
-            """Mean loss and accuracy over all labelled tokens of the validation rows."""
-            if not self._validation_rows:
-                return None, None
-            found = self.score_rows(self.model, self._validation_rows)
-            return found.loss, found.accuracy
-
-        def score_rows(self, model: Any, rows: Sequence[Row]) -> Any:
-            with self.compute_loss_context_manager():
-                return score(
-                    model,
-                    rows,
-                    pad_token_id=self.data_collator.pad_token_id,
-                    max_tokens=self._limits.micro_batch_tokens,
-                    device=self.args.device,
-                )
-
-    return Supervised
-
-
-def _preference_trainer(_flash: bool) -> Any:
-    import torch
-    from datasets import Dataset
-    from trl import DPOTrainer
-
-    class Preference(_OurTrainer, DPOTrainer):  # type: ignore[misc]
-        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-            """Our rows are tokenised; TRL has no switch to skip this."""
-            return dataset
-
-        def training_step(self, model: Any, inputs: dict[str, Any], *_: Any) -> Any:
-            loss = torch.zeros((), device=self.args.device)
-            pairs = len(inputs["input_ids"]) // 2
-            self.rows_seen += pairs
-            lengths = inputs["attention_mask"].sum(dim=1)
-            longest = torch.maximum(lengths[:pairs], lengths[pairs:]).tolist()
-            # Both answers of a pair pass together.
-            for group in batches.micro_batches([2 * length for length in longest], self._limits.micro_batch_tokens):
-                both = group + [pairs + index for index in group]
-                part = {name: tensor[both, : max(longest[i] for i in group)] for name, tensor in inputs.items()}
-                self._share = len(group) / pairs
-                loss += super().training_step(model, part, None)
-            return loss
-
-        def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
-            result = super().compute_loss(model, inputs, *rest, **named)
-            # TRL's is a mean over the pairs it is given: weighted, the parts add up to the mean over the batch.
-            return result * self._share if self.model.training else result
-
-        def validate(self) -> tuple[float | None, float | None]:
-            """Mean loss over the validation pairs; there is no accuracy of tokens."""
-            if not self._validation_rows:
-                return None, None
-            found = self.evaluate(Dataset.from_list([row.columns() for row in self._validation_rows]))
-            return found["eval_loss"], None
-
-    return Preference
 
 
 def _probe(trainer: Any, tokenizer: Any, limits: Limits) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from local_llm.models import ModelStore
 from local_llm.servable import refuse_unservable_plan
 from local_llm.settings import Quantization, Settings
 from local_llm.state import LedgerEntry, State
-from training.adapter import compute_precision, hidden_size
+from training.base_model import compute_precision, hidden_size
 from training.data import read_training_file
 from training.hyperparameters import Hyperparameters, Resolved
 from training.labels import Row, build_rows, load_tokenizer

@@ -10,7 +10,7 @@ from local_llm.models import Model, ModelStore
 from local_llm.permissions import local_admin
 from local_llm.settings import Settings
 from local_llm.state import File, Job, State
-from training.adapter import hidden_size
+from training.base_model import hidden_size
 from training.data import read_training_file
 from training.hyperparameters import Hyperparameters, Method, Resolved
 from training.labels import build_preference_rows, build_rows, load_tokenizer

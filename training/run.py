@@ -13,10 +13,11 @@ from local_llm.files import FINE_TUNE_RESULTS, FileStore
 from local_llm.settings import Settings
 from local_llm.state import Adapter, Job, State
 from training import batches, checkpoints, jobs, launch, plan
-from training.adapter import Limits, Outcome, train_adapter
+from training.adapter import Outcome, train_adapter
 from training.checkpoints import STEPS
 from training.failures import StoppedError, in_our_words, is_out_of_memory
 from training.jobs import Lease
+from training.loops import Limits
 from training.preparation import Prepared, prepare
 from training.progress import EpochMetrics, RunLog, Silence
 from training.publishing import Publisher, adapters_of

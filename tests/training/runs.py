@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.adapter import Limits, Outcome, train_adapter
+from training.adapter import Outcome, train_adapter
 from training.labels import load_tokenizer
+from training.loops import Limits
 from training.progress import EpochMetrics, StepMetrics
 from training.recipe import Recipe
 

@@ -9,7 +9,8 @@ import pytest
 
 from local_llm.adapters import CONFIG, refuse_unservable
 from local_llm.errors import LocalLLMError
-from training.adapter import EPOCHS, Outcome, _refuse_lost_rows
+from training.adapter import Outcome, _refuse_lost_rows
+from training.checkpoints import EPOCHS
 from training.data import Example, Message
 from training.failures import LossError
 from training.labels import PreferenceRow, Row, build_rows

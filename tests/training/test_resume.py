@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from training import checkpoints
-from training.adapter import EPOCHS, STEPS, Outcome
+from training.adapter import Outcome
+from training.checkpoints import EPOCHS, STEPS
 from training.data import Example, Message
 from training.labels import Row, build_rows
 from training.progress import RunLog, StepMetrics
