@@ -75,6 +75,7 @@ def _run(settings: Settings, state: State, lease: Lease, report: Report | None, 
     if finished is not None:  # an earlier attempt died between publishing and saying so
         return _succeed(run, finished)
     outcome = _train(run, report, stop)
+    _tell_of_forgetting(run, outcome)
     overhead = time.monotonic() - wall - outcome.seconds_here
     facts = _facts(run, outcome, seconds=outcome.seconds + overhead, cpu_seconds=time.process_time() - cpu)
     jobs.renew(state, lease)  # the last look before something becomes visible
@@ -180,6 +181,13 @@ def _attempt(run: _Run, micro_batch_tokens: int, report: Report | None, stop: th
         )
     finally:
         tensorboard.close()
+
+
+def _tell_of_forgetting(run: _Run, outcome: Outcome) -> None:
+    before, after = outcome.probe_loss_before, outcome.probe_loss_after
+    message = f"Loss on a fixed general text: {before:.2f} before training, {after:.2f} after"
+    data = {"probe_loss_before": before, "probe_loss_after": after}
+    jobs.report_event(run.state, run.lease, message, data=data)
 
 
 def _epoch(run: _Run, step: int) -> EpochMetrics:

@@ -99,8 +99,9 @@ def test_a_finished_job_has_an_adapter_with_manifest_ledger_record_and_events(
         f"Created fine-tuning job: {job.id}", "Fine-tuning job started",
         f"Validating training file: {job.training_file}", "Files validated, training begins",
     ]  # fmt: skip
-    assert events[-4].startswith("Step 2/2: training loss=")
-    assert events[-3].startswith("Epoch 1/1 completed: training loss=")
+    assert events[-5].startswith("Step 2/2: training loss=")
+    assert events[-4].startswith("Epoch 1/1 completed: training loss=")
+    assert events[-3].startswith("Loss on a fixed general text: ")
     assert events[-2:] == [f"New fine-tuned model created: {name}", "The job has successfully completed"]
     assert [report[:2] for report in reports] == [(1, 2), (2, 2)]
     left = {path.name for path in (settings.place.jobs / job.id).iterdir()}
