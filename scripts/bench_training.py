@@ -67,8 +67,8 @@ def in_a_process(variant: str) -> dict[str, Any]:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    from training.data import read_training_file
-    from training.labels import build_rows, load_tokenizer
+    from training.examples.data import read_training_file
+    from training.examples.labels import build_rows, load_tokenizer
     from training.quiet import quiet_libraries
 
     tokenizer = load_tokenizer(options.model)

@@ -1,6 +1,6 @@
 """LoRA fine-tuning from rows to an adapter; it goes on from a step checkpoint where there is one.
 
-Rows are tokenised and labelled already (training/labels.py); that every one was trained is checked at the end.
+Rows are tokenised and labelled already (examples/labels.py); that every one was trained is checked at the end.
 """
 
 import os

@@ -7,7 +7,7 @@ trained token are few, and the output layer is computed for those alone.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from training.labels import IGNORED
+from training.examples.labels import IGNORED
 
 # Fewer would only take longer: a row passes whole, however long it is.
 SMALLEST_MICRO_BATCH_TOKENS = 64

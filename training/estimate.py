@@ -15,9 +15,9 @@ from local_llm.servable import refuse_unservable_plan
 from local_llm.settings import Quantization, Settings
 from local_llm.state import LedgerEntry, State
 from training.base_model import compute_precision, hidden_size
-from training.data import read_training_file
+from training.examples.data import read_training_file
+from training.examples.labels import Row, build_rows, load_tokenizer
 from training.hyperparameters import Hyperparameters, Resolved
-from training.labels import Row, build_rows, load_tokenizer
 from training.model_shape import ModelShape
 from training.quiet import quiet_libraries
 

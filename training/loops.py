@@ -11,7 +11,7 @@ from typing import Any
 
 from local_llm.errors import InvalidInputError
 from training import base_model, batches, launch, lora
-from training.labels import Row
+from training.examples.labels import Row
 from training.order import EpochSampler
 from training.recipe import Recipe
 from training.scoring import keeps_logits, labelled_loss, score

@@ -15,7 +15,7 @@ from local_llm.hardware import available_memory_gib
 from local_llm.identifiers import now
 from local_llm.models import MANIFEST, Manifest, Model, record_files
 from local_llm.tensors import model_tensors
-from training.labels import load_tokenizer
+from training.examples.labels import load_tokenizer
 from training.lora import merge, with_adapter
 from training.quiet import quiet_libraries
 

@@ -11,9 +11,9 @@ from local_llm.permissions import local_admin
 from local_llm.settings import Settings
 from local_llm.state import File, Job, State
 from training.base_model import hidden_size
-from training.data import read_training_file
+from training.examples.data import read_training_file
+from training.examples.labels import build_preference_rows, build_rows, load_tokenizer
 from training.hyperparameters import Hyperparameters, Method, Resolved
-from training.labels import build_preference_rows, build_rows, load_tokenizer
 from training.recipe import Recipe
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from training.labels import Row
+from training.examples.labels import Row
 
 TEXT = Path(__file__).parent / "probe.txt"
 

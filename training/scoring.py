@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.batches import pad_right, split
-from training.labels import IGNORED, Row
+from training.examples.labels import IGNORED, Row
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Turns a data set into a training file. If any row is bad nothing is written, and all such rows are named."""
-    from training.data import MINIMUM_EXAMPLES
-    from training.importers import import_data_set
+    from training.examples.data import MINIMUM_EXAMPLES
+    from training.examples.importers import import_data_set
 
     try:
         with progress_bar("importing") as bar:

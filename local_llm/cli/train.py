@@ -118,9 +118,9 @@ def preview(
 ) -> None:
     """Shows examples as the model sees them: what is trained is green, what is rejected red, the rest dim."""
     from local_llm.models import ModelStore
-    from training.data import read_training_file
-    from training.labels import build_preference_rows, build_rows, load_tokenizer
-    from training.preview import describe, draw
+    from training.examples.data import read_training_file
+    from training.examples.labels import build_preference_rows, build_rows, load_tokenizer
+    from training.examples.preview import describe, draw
 
     box: CommandContext = context.obj
     training = box.settings.training
@@ -145,7 +145,7 @@ def _create_job(
     box: CommandContext, file: Path, validation_file: Path | None, asked: Callable[["Method"], dict[str, Any]]
 ) -> "Lease":
     """A file with mistakes is neither stored nor made a job of."""
-    from training.data import check_training_file
+    from training.examples.data import check_training_file
     from training.job_request import JobRequest
     from training.jobs import create_claimed_job
 

@@ -16,7 +16,7 @@ from local_llm.files import FINE_TUNE, Check, clean_filename
 from local_llm.state import File
 from serving.bodies import BodyTooLargeError, limited
 from serving.services import caller_of, services_of
-from training.data import check_training_file
+from training.examples.data import check_training_file
 
 router = APIRouter()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training.adapter import Outcome, train_adapter
-from training.labels import load_tokenizer
+from training.examples.labels import load_tokenizer
 from training.loops import Limits
 from training.progress import EpochMetrics, StepMetrics
 from training.recipe import Recipe

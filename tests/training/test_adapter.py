@@ -11,9 +11,9 @@ from local_llm.adapters import CONFIG, refuse_unservable
 from local_llm.errors import LocalLLMError
 from training.adapter import Outcome, _refuse_lost_rows
 from training.checkpoints import EPOCHS
-from training.data import Example, Message
+from training.examples.data import Example, Message
+from training.examples.labels import PreferenceRow, Row, build_rows
 from training.failures import LossError
-from training.labels import PreferenceRow, Row, build_rows
 from training.progress import RunLog
 
 from .runs import EVERY_STEP, RECIPE, SELDOM, Heard, same_weights, train, weights

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from training.batches import micro_batches, pad_right, split, split_packed
-from training.labels import IGNORED, Row
+from training.examples.labels import IGNORED, Row
 from training.scoring import labelled_loss, score
 
 ROWS = [

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from local_llm.errors import InvalidInputError, TrainingDataError
-from training.data import MINIMUM_EXAMPLES, read_training_file
-from training.lines import MAXIMUM_LINE_BYTES
-from training.rules import MAXIMUM_PROBLEMS
+from training.examples.data import MINIMUM_EXAMPLES, read_training_file
+from training.examples.lines import MAXIMUM_LINE_BYTES
+from training.examples.rules import MAXIMUM_PROBLEMS
 
 from .conftest import conversation, good_lines, write_lines
 from .malformed import ANSWER, LINES, USER

@@ -15,8 +15,8 @@ from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import State
 from training.estimate import Counts, Memory, Plan, Speed, bill, measured_speed, memory_needed, total_steps
+from training.examples.labels import Row
 from training.hyperparameters import Hyperparameters, Resolved
-from training.labels import Row
 from training.model_shape import ModelShape
 from training.quiet import quiet_libraries
 

@@ -7,8 +7,8 @@ import pytest
 from local_llm.embedded import CHAT, locate
 from local_llm.errors import InvalidInputError
 from local_llm.fileio import read_json
+from training.examples.labels import load_tokenizer
 from training.gguf import write_as_safetensors
-from training.labels import load_tokenizer
 
 
 @pytest.mark.slow

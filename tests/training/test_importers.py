@@ -15,10 +15,10 @@ from pyarrow import parquet
 
 from local_llm.cli import dataset
 from local_llm.errors import InvalidInputError, TrainingDataError
-from training import formats
-from training.data import check_training_file
-from training.importers import import_data_set
-from training.sources import ArrayReader
+from training.examples import formats
+from training.examples.data import check_training_file
+from training.examples.importers import import_data_set
+from training.examples.sources import ArrayReader
 
 from .conftest import write_lines
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from local_llm.errors import InvalidInputError, TrainingDataError
-from training.data import Example, Message, Preference
-from training.labels import (
+from training.examples.data import Example, Message, Preference
+from training.examples.labels import (
     IGNORED,
     PreferenceRow,
     build_preference_row,
@@ -16,8 +16,8 @@ from training.labels import (
     build_row,
     build_rows,
 )
-from training.preview import pieces
-from training.turns import UnusableTemplateError
+from training.examples.preview import pieces
+from training.examples.turns import UnusableTemplateError
 
 from . import templates
 

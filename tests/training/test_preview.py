@@ -13,8 +13,8 @@ from rich.console import Console
 
 from local_llm.models import Model
 from local_llm.settings import Settings
-from training.labels import Row, build_preference_rows, build_rows
-from training.preview import describe, draw
+from training.examples.labels import Row, build_preference_rows, build_rows
+from training.examples.preview import describe, draw
 
 from .conftest import conversation, good_lines, write_lines
 from .malformed import PREFERENCES

@@ -17,8 +17,8 @@ import pytest
 from training import checkpoints
 from training.adapter import Outcome
 from training.checkpoints import EPOCHS, STEPS
-from training.data import Example, Message
-from training.labels import Row, build_rows
+from training.examples.data import Example, Message
+from training.examples.labels import Row, build_rows
 from training.progress import RunLog, StepMetrics
 
 from .runs import EVERY_STEP, RECIPE, SELDOM, Heard, train, weights

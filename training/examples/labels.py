@@ -1,6 +1,6 @@
 """Which tokens of a conversation are trained: the assistant's turns, their end-of-turn token included.
 
-The turns are found in the text that the tokenizer's own chat template renders (training/turns.py), so the text is
+The turns are found in the text that the tokenizer's own chat template renders (turns.py), so the text is
 the one that serving renders. A library's masks leave the end-of-turn token out for some templates; a model trained
 like that never stops.
 
@@ -17,9 +17,9 @@ from typing import Any, Protocol, TypeVar
 
 from local_llm.errors import InvalidInputError, Problem, TrainingDataError
 from local_llm.settings import OverLong
-from training.data import Example, Message, Preference
+from training.examples.data import Example, Message, Preference
+from training.examples.turns import Span, UnusableTemplateError, trained_spans
 from training.quiet import quiet_libraries
-from training.turns import Span, UnusableTemplateError, trained_spans
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
 

@@ -2,7 +2,7 @@
 
 `prompt-completion`: OpenAI's old one, also TRL's with lists of messages. `alpaca`: instruction, input and output,
 perhaps system and history. `sharegpt`: conversations of from and value, with the roles that LLaMA-Factory adds.
-`chat`: messages, also in the old form with functions. What is wrong in a row is left to training/rules.py where
+`chat`: messages, also in the old form with functions. What is wrong in a row is left to rules.py where
 that finds it.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 from local_llm.errors import InvalidInputError
-from training.functions import with_tools
-from training.lines import LineError, parse_json, quoted
-from training.rules import kind, shown
+from training.examples.functions import with_tools
+from training.examples.lines import LineError, parse_json, quoted
+from training.examples.rules import kind, shown
 
 Format = Literal["auto", "prompt-completion", "alpaca", "sharegpt", "chat"]
 

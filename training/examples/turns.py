@@ -18,7 +18,7 @@ from typing import Any
 
 import jinja2
 
-from training.data import Message
+from training.examples.data import Message
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")  # as transformers looks for it
 # What a template may raise: jinja2's own, and Python's for what it does with a value that it did not expect.

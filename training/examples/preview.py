@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from training.labels import IGNORED, PreferenceRow, Row
+from training.examples.labels import IGNORED, PreferenceRow, Row
 
 AnyRow = Row | PreferenceRow
 

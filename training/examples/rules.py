@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+from training.examples.lines import LineError, parse_json, quoted
 from training.hyperparameters import Method
-from training.lines import LineError, parse_json, quoted
 
 MAXIMUM_PROBLEMS = 100
 MAXIMUM_TOOLS = 128

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from local_llm.errors import InvalidInputError, Problem, TrainingDataError
-from training.functions import with_tools
+from training.examples.functions import with_tools
+from training.examples.lines import LineError, numbered_lines, parse_line, refuse_other_files
+from training.examples.rules import MAXIMUM_PROBLEMS, ROLES, calls_of, method_of, reasons_against, text_of
 from training.hyperparameters import Method
-from training.lines import LineError, numbered_lines, parse_line, refuse_other_files
-from training.rules import MAXIMUM_PROBLEMS, ROLES, calls_of, method_of, reasons_against, text_of
 
 MINIMUM_EXAMPLES = 10
 TEXT_KEYS = ("name", "tool_call_id")
