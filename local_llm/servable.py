@@ -45,7 +45,7 @@ def refuse_unservable_plan(base: Path, *, rank: int, max_rank: int) -> None:
         raise InvalidInputError(
             f"the adapter could not be served: {'; '.join(reasons)}",
             hint="use a smaller rank, or raise engine.max_lora_rank",
-            param="rank",
+            param="lora.rank",
         )
     if any(EXPERTS.search(name) for name in model_tensors(base)):
         raise InvalidInputError(

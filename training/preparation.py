@@ -8,6 +8,7 @@ from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.files import FileStore
 from local_llm.models import Model, ModelStore
 from local_llm.permissions import local_admin
+from local_llm.servable import refuse_unservable_plan
 from local_llm.settings import Settings
 from local_llm.state import File, Job, State
 from training.base_model import hidden_size
@@ -36,6 +37,7 @@ def prepare(settings: Settings, state: State, job: Job) -> Prepared:
     """
     base = ModelStore(settings.place.models).get(job.model, "base")
     recipe_values = _lora_values(settings, job)
+    refuse_unservable_plan(base.path, rank=recipe_values["rank"], max_rank=settings.engine.max_lora_rank)
     tokenizer = load_tokenizer(base.path)
     method: Method = job.method["type"]
     rows, data_sha256, cut = _rows(settings, state, job, tokenizer, method, "training_file")
@@ -69,12 +71,6 @@ def _lora_values(settings: Settings, job: Job) -> dict[str, Any]:
         "early_stopping_epochs": training.early_stopping_epochs,
         **asked,
     }
-    if values["rank"] > settings.engine.max_lora_rank:
-        raise InvalidInputError(
-            f"rank is {values['rank']}; the engine serves up to {settings.engine.max_lora_rank}",
-            hint="use a smaller rank, or raise engine.max_lora_rank",
-            param="lora.rank",
-        )
     return values
 
 

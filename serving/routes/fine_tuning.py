@@ -13,8 +13,10 @@ from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
 from local_llm.errors import InvalidInputError, ModelNotFoundError
+from local_llm.models import ModelStore
 from local_llm.permissions import Caller
 from local_llm.profiles import BASE
+from local_llm.servable import refuse_unservable_plan
 from local_llm.state import Job, JobCheckpoint, JobEvent
 from serving.bodies import read_json_object
 from serving.services import Services, caller_of, services_of
@@ -106,7 +108,7 @@ def _create(services: Services, caller: Caller, body: dict[str, Any], receipt: R
     if earlier is not None:  # whatever has become of its files since
         return earlier
     asked = request_from_api(body, model=_base_model(services, body.get("model")))
-    _refuse_rank(services, asked)
+    _refuse_unservable(services, asked)
     jobs.check_request(services.state, caller, asked)
     _check_files(services, caller, asked)
     return jobs.create_job(services.state, caller, asked, receipt)
@@ -125,14 +127,11 @@ def _check_files(services: Services, caller: Caller, asked: JobRequest) -> None:
             check_training_file(path, shown_as=row.filename, param=param, minimum=minimum, method=asked.method)
 
 
-def _refuse_rank(services: Services, asked: JobRequest) -> None:
-    largest = services.settings.engine.max_lora_rank
-    if asked.rank is not None and asked.rank > largest:
-        raise InvalidInputError(
-            f"lora.rank is {asked.rank}; the engine serves up to {largest}",
-            hint="use a smaller rank, or raise engine.max_lora_rank",
-            param="lora.rank",
-        )
+def _refuse_unservable(services: Services, asked: JobRequest) -> None:
+    settings = services.settings
+    base = ModelStore(settings.place.models).get(asked.model, "base")
+    rank = settings.training.rank if asked.rank is None else asked.rank
+    refuse_unservable_plan(base.path, rank=rank, max_rank=settings.engine.max_lora_rank)
 
 
 def _base_model(services: Services, name: object) -> str:

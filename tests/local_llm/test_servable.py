@@ -227,7 +227,7 @@ class TestPlan:
         refuse_unservable_plan(base, rank=16, max_rank=16)
         with pytest.raises(InvalidInputError, match=r"rank is 17.*engine\.max_lora_rank") as refusal:
             refuse_unservable_plan(base, rank=17, max_rank=16)
-        assert refusal.value.param == "rank"
+        assert refusal.value.param == "lora.rank"
 
     def test_a_base_that_an_adapter_could_not_be_compared_with_is_refused_before_training(
         self, tmp_path: Path
