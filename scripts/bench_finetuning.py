@@ -150,7 +150,8 @@ def main() -> None:
     parser.add_argument("--model", default="gpt-4o-mini-2024-07-18", help="base model, or a hosted name for it")
     parser.add_argument("--tuned", help="a model tuned before: only ask")
     options = parser.parse_args()
-    task, client = TASKS[options.task], openai.OpenAI(timeout=600)
+    # With gpu.sharing = "stop" the engine takes its time to come back after the job: retries wait for it.
+    task, client = TASKS[options.task], openai.OpenAI(timeout=600, max_retries=200)
     train, test = (task.read(options.data / f"{name}.jsonl") for name in ("train", "test"))
     rows = random.Random(SEED).sample(train, min(options.rows, len(train)))
     usable = [row for row in test if task.usable(row)]
