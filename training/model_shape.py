@@ -35,6 +35,11 @@ class ModelShape:
         return cls(parameters, len(layers), hidden_size, vocabulary, linear)
 
     @property
+    def inner_size(self) -> int:
+        """Features between the two halves of a feed-forward part."""
+        return max((inner for inner, outer in self.linear if outer == self.hidden_size), default=self.hidden_size)
+
+    @property
     def linear_parameters(self) -> int:
         """Weights of the layers that LoRA adapts: those that QLoRA quantises."""
         return sum(inner * outer for inner, outer in self.linear)

@@ -1,6 +1,7 @@
 """A published adapter is whole, never changes, and nothing of one is left that was not published."""
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from local_llm.adapters import AdapterRegistry, AdapterRun, checkpoint_name
 from local_llm.errors import ConflictError, IntegrityError, InvalidInputError, ModelNotFoundError
+from local_llm.locks import exclusive_lock
 from local_llm.models import Model, ModelStore
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
@@ -115,6 +117,23 @@ def test_half_written_folders_are_removed_at_the_next_start(
     half.mkdir()
     (half / "adapter_model.safetensors").write_bytes(b"half")
     registry.remove_abandoned()
+    assert folders(settings) == [row.id]
+
+
+def test_an_adapter_that_is_just_being_published_is_no_leftover(
+    registry: AdapterRegistry, publish: Publish, settings: Settings
+) -> None:
+    """Another process holds the lock from the first byte to the row."""
+    row = publish()
+    unlisted = settings.place.adapters / "adapter-unlisted"
+    cleaner = threading.Thread(target=registry.remove_abandoned)
+    with exclusive_lock(settings.place.run / "adapters.lock", "a publication"):
+        unlisted.mkdir()
+        cleaner.start()
+        cleaner.join(0.3)
+        assert cleaner.is_alive()
+        assert unlisted.exists()
+    cleaner.join()
     assert folders(settings) == [row.id]
 
 
