@@ -49,8 +49,8 @@ def _start(options: argparse.Namespace) -> None:
     try:
         if options.command == "run":
             from local_llm.processes import end_with_parent
-            from training.jobs import Lease
             from training.launch import is_launched
+            from training.leases import Lease
             from training.run import run_job
 
             if is_launched():  # in a session of its own: nothing else would end it with its launcher

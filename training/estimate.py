@@ -16,8 +16,8 @@ from local_llm.settings import Quantization, Settings
 from local_llm.state import LedgerEntry, State
 from training.base_model import compute_precision, hidden_size
 from training.examples.data import read_training_file
-from training.examples.labels import Row, build_rows, load_tokenizer
-from training.hyperparameters import Hyperparameters, Resolved
+from training.examples.labels import PreferenceRow, Row, build_preference_rows, build_rows, load_tokenizer
+from training.hyperparameters import Hyperparameters, Method, Resolved
 from training.model_shape import ModelShape
 from training.quiet import quiet_libraries
 
@@ -46,7 +46,6 @@ class Plan:
     hyperparameters: Hyperparameters
     rank: int
     quantization: Quantization
-    method: str = "supervised"
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,17 @@ class Counts:
     examples: int
     tokens: int
     trained_tokens: int
-    longest_tokens: int
+    longest_tokens: int  # of what passes through the model at once: of preferences both conversations of a pair
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> "Counts":
-        lengths = [len(row.input_ids) for row in rows]
-        return cls(len(rows), sum(lengths), sum(row.trained_tokens for row in rows), max(lengths))
+    def of(cls, rows: Sequence[Row] | Sequence[PreferenceRow], method: Method = "supervised") -> "Counts":
+        together = 2 if method == "dpo" else 1
+        return cls(
+            len(rows),
+            sum(row.tokens for row in rows),
+            sum(row.trained_tokens for row in rows),
+            together * max(row.longest_tokens for row in rows),
+        )
 
 
 @dataclass(frozen=True)
@@ -124,18 +128,28 @@ def estimate(settings: Settings, state: State, project_id: str, plan: Plan) -> E
 
     Raises: TrainingDataError, InvalidInputError, ModelNotFoundError: what a run would raise, before it is begun.
     """
-    data = read_training_file(plan.file)
+    data = read_training_file(plan.file, method=None)
     base = ModelStore(settings.place.models).get(plan.model, "base")
     refuse_unservable_plan(base.path, rank=plan.rank, max_rank=settings.engine.max_lora_rank)
     tokenizer = load_tokenizer(base.path)
-    limit = settings.training.max_tokens
-    counts = Counts.of(build_rows(tokenizer, data.examples, max_tokens=limit, shown_as=plan.file.name))
-    resolved = plan.hyperparameters.resolve(counts.examples, hidden_size(base.path))
+    build: Any = build_preference_rows if data.method == "dpo" else build_rows
+    rows = build(
+        tokenizer,
+        data.examples,
+        max_tokens=settings.training.max_tokens,
+        shown_as=plan.file.name,
+        over_long=settings.training.over_long,
+    )
+    counts = Counts.of(rows, data.method)
+    asked = plan.hyperparameters.for_method(data.method)
+    resolved = asked.resolve(counts.examples, hidden_size(base.path))
     shape, precision = ModelShape.read(base.path), _precision_here()
-    speed = measured_speed(state, project_id, plan, base_sha256=base.manifest.sha256, hardware=this_hardware())
+    speed = measured_speed(
+        state, project_id, plan, data.method, base_sha256=base.manifest.sha256, hardware=this_hardware()
+    )
     return Estimate(
         model=base.name,
-        method=plan.method,
+        method=data.method,
         rank=plan.rank,
         quantization=plan.quantization,
         precision=precision,
@@ -198,7 +212,7 @@ def memory_needed(
 
 
 def measured_speed(
-    state: State, project_id: str, plan: Plan, *, base_sha256: str, hardware: Hardware
+    state: State, project_id: str, plan: Plan, method: Method, *, base_sha256: str, hardware: Hardware
 ) -> Speed | None:
     """The rate of the newest job that trained this base in the same way on such hardware; None: there was none."""
     with state.reading() as session:
@@ -206,7 +220,11 @@ def measured_speed(
         entries = session.scalars(query.order_by(LedgerEntry.created_at.desc(), LedgerEntry.id)).all()
     for entry in entries:
         facts = entry.facts
-        if facts.get("base_sha256") == base_sha256 and _same_way(facts, plan) and _alike(entry.hardware, hardware):
+        if (
+            facts.get("base_sha256") == base_sha256
+            and _same_way(facts, plan, method)
+            and _alike(entry.hardware, hardware)
+        ):
             return Speed(facts["tokens"] / facts["loop_seconds"], facts["job_id"])
     return None
 
@@ -230,9 +248,9 @@ def _weights_bytes(shape: ModelShape, weight_bytes: int, quantization: Quantizat
     return round(shape.linear_parameters * NF4_BYTES + (shape.parameters - shape.linear_parameters) * weight_bytes)
 
 
-def _same_way(facts: dict[str, Any], plan: Plan) -> bool:
+def _same_way(facts: dict[str, Any], plan: Plan, method: Method) -> bool:
     way = (facts.get("method", "supervised"), facts.get("quantization", "none"))
-    return way == (plan.method, plan.quantization) and facts["loop_seconds"] > 0
+    return way == (method, plan.quantization) and facts["loop_seconds"] > 0
 
 
 def _alike(there: dict[str, Any], here: Hardware) -> bool:

@@ -40,7 +40,7 @@ def training_loop(
     from transformers import PrinterCallback
 
     kind, settings = (_preference_trainer, _dpo) if recipe.method == "dpo" else (_supervised_trainer, _sft)
-    longest = max(row.tokens for row in rows)
+    longest = max(row.longest_tokens for row in rows)
     trainer = kind(base_model.has_flash_attention())(
         model=base_model.load(base, recipe),
         args=settings(

@@ -10,8 +10,8 @@ from sqlalchemy import select
 from local_llm.adapters import AdapterRegistry, AdapterRun, checkpoint_name
 from local_llm.settings import Settings
 from local_llm.state import Adapter, Job, State
-from training import jobs
-from training.jobs import Lease
+from training import jobs, leases
+from training.leases import Lease
 from training.preparation import Prepared
 from training.progress import EpochMetrics
 from training.recipe import Recipe
@@ -53,7 +53,7 @@ class Publisher:
         return row
 
     def _list(self, metrics: EpochMetrics, name: str) -> None:
-        jobs.add_checkpoint(
+        leases.add_checkpoint(
             self._state,
             self._lease,
             step_number=metrics.step,
@@ -80,7 +80,7 @@ class Publisher:
 
     def _keep_newest(self) -> None:
         for row in jobs.checkpoints_of(self._state, self._job.id)[:-CHECKPOINTS_KEPT]:
-            jobs.remove_checkpoint(self._state, self._lease, row.step_number)
+            leases.remove_checkpoint(self._state, self._lease, row.step_number)
             self._withdraw(row.step_number)
 
     def _withdraw(self, step_number: int) -> None:

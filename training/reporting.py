@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from local_llm.state import State
-from training import jobs
+from training import leases
 from training.failures import StoppedError
-from training.jobs import Lease
+from training.leases import Lease
 from training.progress import EpochMetrics, StepMetrics
 from training.publishing import Publisher, checkpoint_metrics
 from training.results import TensorBoardLog
@@ -67,10 +67,10 @@ class JobListener:
             self._publisher.publish_checkpoint(metrics, adapter)
 
     def on_checkpoint(self, _step: int) -> None:
-        jobs.note_progress(self._state, self._lease)
+        leases.note_progress(self._state, self._lease)
 
     def _event(self, message: str, data: dict[str, Any]) -> None:
-        jobs.report_event(self._state, self._lease, message, data=data)
+        leases.report_event(self._state, self._lease, message, data=data)
 
     def _epoch_message(self, metrics: EpochMetrics) -> str:
         message = f"Epoch {metrics.epoch}/{self._epochs} completed: training loss={metrics.train_loss:.2f}"

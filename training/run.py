@@ -12,11 +12,11 @@ from local_llm.errors import LocalLLMError
 from local_llm.files import FINE_TUNE_RESULTS, FileStore
 from local_llm.settings import Settings
 from local_llm.state import Adapter, Job, State
-from training import batches, checkpoints, jobs, launch, plan
+from training import batches, checkpoints, launch, leases, plan
 from training.adapter import Outcome, train_adapter
 from training.checkpoints import STEPS
 from training.failures import StoppedError, in_our_words, is_out_of_memory
-from training.jobs import Lease
+from training.leases import Lease
 from training.loops import Limits
 from training.preparation import Prepared, prepare
 from training.progress import EpochMetrics, RunLog, Silence
@@ -46,7 +46,7 @@ def run_job(
         return _assist(settings, state, lease)
     try:
         return _run(settings, state, lease, report, stop or threading.Event())
-    except (jobs.LeaseLostError, StoppedError):
+    except (leases.LeaseLostError, StoppedError):
         raise
     except Exception as error:
         ours = in_our_words(error)
@@ -78,7 +78,7 @@ def _run(settings: Settings, state: State, lease: Lease, report: Report | None, 
     _tell_of_forgetting(run, outcome)
     overhead = time.monotonic() - wall - outcome.seconds_here
     facts = _facts(run, outcome, seconds=outcome.seconds + overhead, cpu_seconds=time.process_time() - cpu)
-    jobs.renew(state, lease)  # the last look before something becomes visible
+    leases.renew(state, lease)  # the last look before something becomes visible
     adapter = run.publisher.publish_finished(outcome.adapter, _epoch(run, outcome.step), facts)
     ledger.record(
         state, run.job.project_id, "training", {**facts, "job_id": run.job.id, "fine_tuned_model": adapter.name}
@@ -88,7 +88,7 @@ def _run(settings: Settings, state: State, lease: Lease, report: Report | None, 
 
 def _assist(settings: Settings, state: State, lease: Lease) -> str:
     """One of several processes that train together, but the first: it trains its share and tells nobody."""
-    job = jobs.load(state, lease)
+    job = leases.load(state, lease)
     prepared = prepare(settings, state, job)
     folder = settings.place.jobs / job.id
     recipe = plan.await_settled(folder, data_sha256=prepared.data_sha256, base_sha256=prepared.base.manifest.sha256)
@@ -118,15 +118,15 @@ def _limits(settings: Settings, micro_batch_tokens: int) -> Limits:
 
 def _begin(settings: Settings, state: State, lease: Lease) -> _Run:
     """Checks everything and settles what will be trained."""
-    job = jobs.load(state, lease)
-    jobs.report_event(state, lease, f"Validating training file: {job.training_file}")
+    job = leases.load(state, lease)
+    leases.report_event(state, lease, f"Validating training file: {job.training_file}")
     prepared = prepare(settings, state, job)
-    jobs.set_hyperparameters(state, lease, prepared.resolved.to_json())
+    leases.set_hyperparameters(state, lease, prepared.resolved.to_json())
     for notice in prepared.notices:
-        jobs.report_event(state, lease, notice, level="warn")
+        leases.report_event(state, lease, notice, level="warn")
     if job.output_name is None:
         job.output_name = AdapterRegistry(settings, state).new_name(prepared.base.name, job.suffix)
-        jobs.set_output_name(state, lease, job.output_name)
+        leases.set_output_name(state, lease, job.output_name)
     folder = settings.place.jobs / job.id
     recipe = plan.settle(
         folder, prepared.recipe, data_sha256=prepared.data_sha256, base_sha256=prepared.base.manifest.sha256
@@ -146,9 +146,9 @@ def _train(run: _Run, report: Report | None, stop: threading.Event) -> Outcome:
         if not is_out_of_memory(error) or fewer is None or launch.is_launched():
             raise
     # Here, after the handler, the traceback no longer holds the tensors of the failed attempt.
-    jobs.set_micro_batch_tokens(run.state, run.lease, fewer)
+    leases.set_micro_batch_tokens(run.state, run.lease, fewer)
     message = f"Out of memory with micro-batches of {tokens} tokens; trying again with {fewer}"
-    jobs.report_event(run.state, run.lease, message, level="warn")
+    leases.report_event(run.state, run.lease, message, level="warn")
     return _attempt(run, fewer, report, stop)
 
 
@@ -156,7 +156,7 @@ def _attempt(run: _Run, micro_batch_tokens: int, report: Report | None, stop: th
     checkpoint = checkpoints.newest(run.folder / STEPS)
     start = checkpoints.step_of(checkpoint) if checkpoint else 0
     message = f"Training goes on from step {start}" if start else "Files validated, training begins"
-    jobs.report_event(run.state, run.lease, message)
+    leases.report_event(run.state, run.lease, message)
     tensorboard = TensorBoardLog(run.folder / TENSORBOARD, start=start)
     listener = JobListener(
         run.state,
@@ -187,7 +187,7 @@ def _tell_of_forgetting(run: _Run, outcome: Outcome) -> None:
     before, after = outcome.probe_loss_before, outcome.probe_loss_after
     message = f"Loss on a fixed general text: {before:.2f} before training, {after:.2f} after"
     data = {"probe_loss_before": before, "probe_loss_after": after}
-    jobs.report_event(run.state, run.lease, message, data=data)
+    leases.report_event(run.state, run.lease, message, data=data)
 
 
 def _epoch(run: _Run, step: int) -> EpochMetrics:
@@ -199,6 +199,7 @@ def _facts(run: _Run, outcome: Outcome, *, seconds: float, cpu_seconds: float) -
     prepared = run.prepared
     return {
         "method": run.recipe.method,
+        "quantization": run.recipe.quantization,
         "seconds": round(seconds, 3),
         "cpu_seconds": round(cpu_seconds, 3),  # of the last attempt
         "loop_seconds": outcome.seconds,
@@ -228,8 +229,8 @@ def _succeed(run: _Run, adapter: Adapter) -> str:
     try:
         _store_results(run)
         # The hosted API bills, and reports, every token of the file in every epoch.
-        jobs.succeed(run.state, run.lease, fine_tuned_model=adapter.name, trained_tokens=metrics["tokens"])
-    except jobs.LeaseLostError:
+        leases.succeed(run.state, run.lease, fine_tuned_model=adapter.name, trained_tokens=metrics["tokens"])
+    except leases.LeaseLostError:
         registry.delete(adapter)  # cancelled at the last moment
         raise
     checkpoints.discard(run.folder)
@@ -244,7 +245,7 @@ def _store_results(run: _Run) -> None:
         purpose=FINE_TUNE_RESULTS,
         project_id=run.job.project_id,
     )
-    jobs.set_result_files(run.state, run.lease, [row.id])
+    leases.set_result_files(run.state, run.lease, [row.id])
 
 
 def _withdraw(settings: Settings, state: State, lease: Lease, error: LocalLLMError) -> None:
@@ -253,4 +254,4 @@ def _withdraw(settings: Settings, state: State, lease: Lease, error: LocalLLMErr
     registry = AdapterRegistry(settings, state)
     for adapter in adapters_of(state, lease.job_id).values():
         registry.delete(adapter)
-    jobs.fail(state, lease, error)
+    leases.fail(state, lease, error)

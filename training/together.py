@@ -13,7 +13,7 @@ from local_llm.settings import Settings
 from local_llm.state import State
 from training import jobs, launch
 from training.failures import StoppedError
-from training.jobs import Lease
+from training.leases import Lease
 from training.reporting import Report
 
 POLL_SECONDS = 0.5

@@ -15,15 +15,16 @@ from functools import partial
 from pathlib import Path
 
 from local_llm import offline
+from local_llm.adapters import AdapterRegistry
 from local_llm.device import require_sharing, training_device, training_environment
 from local_llm.hardware import gpu_name
 from local_llm.locks import exclusive_lock
 from local_llm.processes import end_leftovers, start_child, stop_child
 from local_llm.settings import Settings
 from local_llm.state import Job, State
-from training import batches, checkpoints, jobs, launch
+from training import batches, checkpoints, launch, leases
 from training.checkpoints import STEPS
-from training.jobs import LEASE_SECONDS, Lease, LeaseLostError
+from training.leases import LEASE_SECONDS, Lease, LeaseLostError
 from training.publishing import withdraw_failed
 
 # A child told to stop finishes its step and writes a checkpoint.
@@ -66,10 +67,11 @@ class Trainer:
         home = self._settings.place.ensure()
         with exclusive_lock(home.run / LOCK, "the trainer"):
             end_leftovers(home.run / RECORDS)
-            jobs.put_back_all(self._state, "trainer")
+            leases.put_back_all(self._state, "trainer")
+            AdapterRegistry(self._settings, self._state).remove_abandoned()
             self._clean()
             while not self._stopping:
-                lease = jobs.claim_next(self._state)
+                lease = leases.claim_next(self._state)
                 if lease is not None:
                     self._run(lease)
                     self._clean()
@@ -89,7 +91,7 @@ class Trainer:
         return training_device(
             self._settings,
             lease.job_id,
-            talk=partial(jobs.report_event, self._state, lease),
+            talk=partial(leases.report_event, self._state, lease),
             meanwhile=partial(self._stay, lease),
         )
 
@@ -97,7 +99,7 @@ class Trainer:
         """Keeps the job while it waits. Raises: LeaseLostError, StoppedError."""
         if self._stopping:
             raise StoppedError
-        jobs.renew(self._state, lease)
+        leases.renew(self._state, lease)
 
     def _train(self, lease: Lease, descriptors: Sequence[int]) -> Ending:
         home = self._settings.place
@@ -133,7 +135,7 @@ class Trainer:
         """
         while child.poll() is None and not self._stopping:
             try:
-                jobs.renew(self._state, lease)
+                leases.renew(self._state, lease)
             except LeaseLostError:
                 return self._grace_after(self._status(lease.job_id), child)
             time.sleep(min(self._settings.training.poll_seconds, LEASE_SECONDS / 4))
@@ -149,26 +151,26 @@ class Trainer:
     def _settle(self, lease: Lease, ending: Ending | None) -> None:
         """A job that the child did not finish goes back into the queue. Raises: LeaseLostError if it did."""
         if ending is None or self._stopping:
-            jobs.put_back(self._state, lease, "The trainer was stopped; the job waits", counts=False)
+            leases.put_back(self._state, lease, "The trainer was stopped; the job waits", counts=False)
             return
         if ending.killed:
             self._ask_for_less_memory(lease)
         ended = f"The training process ended early (exit status {ending.returncode})"
-        jobs.put_back(self._state, lease, f"{ended}; the job goes on from its last checkpoint")
+        leases.put_back(self._state, lease, f"{ended}; the job goes on from its last checkpoint")
 
     def _ask_for_less_memory(self, lease: Lease) -> None:
         """Nobody here sent that SIGKILL: most likely the kernel did, for lack of memory."""
-        tokens = jobs.load(self._state, lease).micro_batch_tokens
+        tokens = leases.load(self._state, lease).micro_batch_tokens
         if tokens is None:
             tokens = self._settings.training.micro_batch_tokens
         fewer = batches.smaller(tokens)
         if fewer is not None:
-            jobs.set_micro_batch_tokens(self._state, lease, fewer)
+            leases.set_micro_batch_tokens(self._state, lease, fewer)
             message = (
                 "The training process was killed, most likely for lack of memory: "
                 f"the next attempt passes {fewer} tokens through the model at once instead of {tokens}"
             )
-            jobs.report_event(self._state, lease, message, level="warn")
+            leases.report_event(self._state, lease, message, level="warn")
 
     def _clean_now_and_then(self) -> None:
         if time.monotonic() - self._cleaned_at >= SECONDS_BETWEEN_CLEANINGS:

@@ -1,7 +1,7 @@
 """local-llm train estimate: what a run will take, before it is begun."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ HOSTED_PRICE = "cost.hosted_training_usd_per_million_tokens"
 
 def estimate(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="Examples: a JSONL file in the chat format of OpenAI.")],
+    file: Annotated[Path, typer.Argument(help="Examples or preferences: a JSONL file in a format of OpenAI.")],
     model: Annotated[str | None, typer.Option(help="Base model; default: the engine's.")] = None,
     epochs: Annotated[str, typer.Option(help="Passes over the file, 1 to 50, or auto.")] = "auto",
     batch_size: Annotated[str, typer.Option(help="Examples a step, 1 to 256, or auto.")] = "auto",
@@ -28,7 +28,6 @@ def estimate(
     quantization: Annotated[
         Quantization | None, typer.Option(help="4bit: QLoRA; default: training.quantization.")
     ] = None,
-    method: Annotated[Literal["supervised"], typer.Option(help="How it is trained.")] = "supervised",
     as_json: AsJson = False,
 ) -> None:
     """Estimates steps, memory, hours and money of training on FILE. Nothing is trained.
@@ -47,7 +46,6 @@ def estimate(
         hyperparameters=Hyperparameters(_whole(epochs, "--epochs"), _whole(batch_size, "--batch-size")),
         rank=training.rank if rank is None else rank,
         quantization=quantization or training.quantization,
-        method=method,
     )
     made = make_estimate(box.settings, box.state, box.caller.project_id, plan)
     if as_json:

@@ -21,7 +21,7 @@ from local_llm.settings import OverLong, Quantization
 if TYPE_CHECKING:
     from local_llm.state import State
     from training.hyperparameters import Hyperparameters, Method
-    from training.jobs import Lease
+    from training.leases import Lease
     from training.reporting import Report
 
 app = typer.Typer(no_args_is_help=True, help="Fine-tune models on your own examples.")
@@ -73,7 +73,7 @@ def train_adapter(
 
     Control-C pauses it: what was trained is kept.
     """
-    from training.jobs import claim
+    from training.leases import claim
 
     box: CommandContext = context.obj
     if (file is None) == (resume is None):
@@ -172,11 +172,11 @@ def _store(box: CommandContext, file: Path) -> str:
 def _train_here(box: CommandContext, lease: "Lease") -> dict[str, Any]:
     """Runs the job with the code that the trainer's child runs."""
     from local_llm.device import training_device
-    from training import jobs
+    from training import jobs, leases
     from training.failures import StoppedError
 
     stop = threading.Event()
-    waited_for = partial(jobs.renew, box.state, lease)
+    waited_for = partial(leases.renew, box.state, lease)
     try:
         with (
             _renewing(box.state, lease),
@@ -232,14 +232,14 @@ def _pausing(stop: threading.Event) -> Iterator[None]:
 @contextmanager
 def _renewing(state: "State", lease: "Lease") -> Iterator[None]:
     """Keeps a lease alive during the block. If it is lost, the work notices at its next report."""
-    from training import jobs
+    from training import leases
 
     done = threading.Event()
 
     def renew() -> None:
-        with suppress(jobs.LeaseLostError):
-            while not done.wait(jobs.LEASE_SECONDS / 4):
-                jobs.renew(state, lease)
+        with suppress(leases.LeaseLostError):
+            while not done.wait(leases.LEASE_SECONDS / 4):
+                leases.renew(state, lease)
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()

@@ -22,8 +22,8 @@ from serving.bodies import read_json_object
 from serving.services import Services, caller_of, services_of
 from training import jobs
 from training.examples.data import MINIMUM_EXAMPLES, check_training_file
-from training.job_request import request_from_api
-from training.jobs import JobRequest, Receipt
+from training.job_request import JobRequest, request_from_api
+from training.jobs import Receipt
 
 router = APIRouter()
 

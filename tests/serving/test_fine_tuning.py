@@ -17,8 +17,8 @@ from local_llm.permissions import Caller, local_admin
 from local_llm.settings import Settings
 from local_llm.state import Job, Project, State
 from serving.error_responses import respond
-from training import jobs
-from training.jobs import Lease
+from training import leases
+from training.leases import Lease
 
 from .conftest import BASE, chat_lines, preference_lines
 from .test_files import refused
@@ -39,7 +39,7 @@ def preferences(client: openai.OpenAI, settings: Settings, state: State, admin: 
 
 
 def running(state: State, job_id: str) -> Lease:
-    return jobs.claim(state, job_id, local_admin(state.local_project_id()), "trainer")
+    return leases.claim(state, job_id, local_admin(state.local_project_id()), "trainer")
 
 
 # What the client sees of a job's life
@@ -91,9 +91,9 @@ def test_what_auto_stood_for_is_shown_once_it_is_known(client: openai.OpenAI, st
     assert job.hyperparameters.model_dump() == AUTO
     lease = running(state, job.id)
     resolved = {"n_epochs": 10, "batch_size": 8, "learning_rate_multiplier": 4.63}
-    jobs.set_hyperparameters(state, lease, resolved)
-    jobs.set_result_files(state, lease, ["file-results"])
-    jobs.succeed(state, lease, fine_tuned_model="ft:x", trained_tokens=5)
+    leases.set_hyperparameters(state, lease, resolved)
+    leases.set_result_files(state, lease, ["file-results"])
+    leases.succeed(state, lease, fine_tuned_model="ft:x", trained_tokens=5)
     done = client.fine_tuning.jobs.retrieve(job.id)
     assert (done.status, done.result_files, done.trained_tokens) == ("succeeded", ["file-results"], 5)
     assert done.hyperparameters.model_dump() == resolved
@@ -102,7 +102,7 @@ def test_what_auto_stood_for_is_shown_once_it_is_known(client: openai.OpenAI, st
 
 def test_a_failed_job_tells_why(client: openai.OpenAI, state: State, file_id: str) -> None:
     job = client.fine_tuning.jobs.create(training_file=file_id, model=BASE)
-    jobs.fail(state, running(state, job.id), LocalLLMError("no memory", param="training_file"))
+    leases.fail(state, running(state, job.id), LocalLLMError("no memory", param="training_file"))
     failed = client.fine_tuning.jobs.retrieve(job.id)
     assert failed.status == "failed"
     assert failed.error is not None
@@ -142,8 +142,8 @@ def test_the_client_pages_through_jobs_events_and_checkpoints(
     assert (len(listed), set(listed)) == (5, ids)
     lease = running(state, listed[0])
     for step in range(1, 6):
-        jobs.report_event(state, lease, f"Step {step}/5", data={"step": step})
-        jobs.add_checkpoint(state, lease, step_number=step, model_name=f"ft:{step}", metrics={})
+        leases.report_event(state, lease, f"Step {step}/5", data={"step": step})
+        leases.add_checkpoint(state, lease, step_number=step, model_name=f"ft:{step}", metrics={})
     events = list(client.fine_tuning.jobs.list_events(lease.job_id, limit=2))
     assert [event.message for event in events[:5]] == [f"Step {step}/5" for step in range(5, 0, -1)]
     assert (events[0].type, events[0].data, len(events)) == ("metrics", {"step": 5}, 7)
@@ -156,7 +156,7 @@ def test_a_checkpoint_is_the_apis(gateway: TestClient, client: openai.OpenAI, st
     empty = gateway.get(f"{JOBS}/{job.id}/checkpoints").json()
     assert empty == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
     metrics = {"train_loss": 1.5, "full_valid_loss": 2.5, "full_valid_mean_token_accuracy": 0.5}
-    jobs.add_checkpoint(
+    leases.add_checkpoint(
         state, running(state, job.id), step_number=4, model_name="ft:m:local::abc:ckpt-step-4", metrics=metrics
     )
     (found,) = client.fine_tuning.jobs.checkpoints.list(job.id)
@@ -191,7 +191,9 @@ def test_places_in_other_lists_are_not_found(
 ) -> None:
     first, second = (client.fine_tuning.jobs.create(training_file=file_id, model=BASE).id for _ in range(2))
     event = client.fine_tuning.jobs.list_events(first).data[0].id
-    checkpoint = jobs.add_checkpoint(state, running(state, first), step_number=1, model_name="ft:x", metrics={}).id
+    checkpoint = leases.add_checkpoint(
+        state, running(state, first), step_number=1, model_name="ft:x", metrics={}
+    ).id
     for path, after in (("", "ftjob-none"), (f"/{second}/events", event), (f"/{second}/checkpoints", checkpoint)):
         refused(gateway.get(f"{JOBS}{path}", params={"after": after}), "after", 404)
     for limit in ("0", "101", "many"):

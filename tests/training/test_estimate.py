@@ -157,7 +157,9 @@ class TestSpeed:
     PLAN = Plan(Path("f"), "tiny", Hyperparameters(), rank=8, quantization="none")
 
     def speed(self, state: State, admin: Caller, plan: Plan = PLAN, here: Hardware | None = None) -> Speed | None:
-        return measured_speed(state, admin.project_id, plan, base_sha256="b", hardware=here or this_hardware())
+        return measured_speed(
+            state, admin.project_id, plan, "supervised", base_sha256="b", hardware=here or this_hardware()
+        )
 
     def test_it_is_the_newest_jobs_on_this_base_and_hardware(self, state: State, admin: Caller) -> None:
         assert self.speed(state, admin) is None

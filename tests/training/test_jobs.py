@@ -13,9 +13,11 @@ from local_llm.files import FINE_TUNE, FileStore
 from local_llm.permissions import Caller, local_admin
 from local_llm.settings import Settings
 from local_llm.state import Job, Project, State
-from training import jobs
+from training import jobs, leases
 from training.hyperparameters import Hyperparameters
-from training.jobs import JobRequest, KeyReusedError, Lease, LeaseLostError, Receipt
+from training.job_request import JobRequest
+from training.jobs import KeyReusedError, Receipt
+from training.leases import Lease, LeaseLostError
 
 
 @pytest.fixture
@@ -37,41 +39,41 @@ def test_of_two_claimants_one_wins(state: State, admin: Caller, file_id: str) ->
     for _ in range(5):
         create(state, admin, file_id)
     with ThreadPoolExecutor(8) as pool:
-        leases = [lease for lease in pool.map(lambda _: jobs.claim_next(state), range(20)) if lease]
-    assert len({lease.job_id for lease in leases}) == len(leases) == 5
+        won = [lease for lease in pool.map(lambda _: leases.claim_next(state), range(20)) if lease]
+    assert len({lease.job_id for lease in won}) == len(won) == 5
 
 
 def test_a_claimed_job_cannot_be_claimed_again(state: State, admin: Caller, file_id: str) -> None:
     job = create(state, admin, file_id)
-    jobs.claim(state, job.id, admin, "cli")
+    leases.claim(state, job.id, admin, "cli")
     with pytest.raises(ConflictError, match="held by another"):
-        jobs.claim(state, job.id, admin, "cli")
-    assert jobs.claim_next(state) is None
+        leases.claim(state, job.id, admin, "cli")
+    assert leases.claim_next(state) is None
 
 
 def test_a_fenced_out_holder_can_write_nothing(state: State, admin: Caller, file_id: str) -> None:
     job = create(state, admin, file_id)
-    slow = jobs.claim_next(state, lease_seconds=-1)
+    slow = leases.claim_next(state, lease_seconds=-1)
     assert slow is not None
-    successor = jobs.claim_next(state)
+    successor = leases.claim_next(state)
     assert successor is not None
     for write in (
-        lambda: jobs.renew(state, slow),
-        lambda: jobs.report_event(state, slow, "Step 1/2"),
-        lambda: jobs.set_hyperparameters(state, slow, {}),
-        lambda: jobs.set_output_name(state, slow, "ft:mine"),
-        lambda: jobs.set_micro_batch_tokens(state, slow, 1),
-        lambda: jobs.set_result_files(state, slow, ["file-mine"]),
-        lambda: jobs.note_progress(state, slow),
-        lambda: jobs.add_checkpoint(state, slow, step_number=1, model_name="ft:mine", metrics={}),
-        lambda: jobs.remove_checkpoint(state, slow, 1),
-        lambda: jobs.succeed(state, slow, fine_tuned_model="ft:mine", trained_tokens=1),
-        lambda: jobs.fail(state, slow, LocalLLMError("no")),
-        lambda: jobs.put_back(state, slow, "again"),
+        lambda: leases.renew(state, slow),
+        lambda: leases.report_event(state, slow, "Step 1/2"),
+        lambda: leases.set_hyperparameters(state, slow, {}),
+        lambda: leases.set_output_name(state, slow, "ft:mine"),
+        lambda: leases.set_micro_batch_tokens(state, slow, 1),
+        lambda: leases.set_result_files(state, slow, ["file-mine"]),
+        lambda: leases.note_progress(state, slow),
+        lambda: leases.add_checkpoint(state, slow, step_number=1, model_name="ft:mine", metrics={}),
+        lambda: leases.remove_checkpoint(state, slow, 1),
+        lambda: leases.succeed(state, slow, fine_tuned_model="ft:mine", trained_tokens=1),
+        lambda: leases.fail(state, slow, LocalLLMError("no")),
+        lambda: leases.put_back(state, slow, "again"),
     ):
         with pytest.raises(LeaseLostError):
             write()
-    jobs.succeed(state, successor, fine_tuned_model="ft:theirs", trained_tokens=2)
+    leases.succeed(state, successor, fine_tuned_model="ft:theirs", trained_tokens=2)
     done = jobs.get_job(state, job.id, admin)
     assert (done.status, done.fine_tuned_model, done.lease) == ("succeeded", "ft:theirs", None)
 
@@ -80,17 +82,17 @@ def test_a_renewed_lease_is_not_taken_and_an_expired_one_is_good_until_it_is(
     state: State, admin: Caller, file_id: str
 ) -> None:
     create(state, admin, file_id)
-    lease = jobs.claim_next(state, lease_seconds=-1)
+    lease = leases.claim_next(state, lease_seconds=-1)
     assert lease is not None
-    jobs.renew(state, lease)
-    assert jobs.claim_next(state) is None
+    leases.renew(state, lease)
+    assert leases.claim_next(state) is None
 
 
 def test_a_job_begun_three_times_fails(state: State, admin: Caller, file_id: str) -> None:
     job = create(state, admin, file_id)
-    for _ in range(jobs.MAXIMUM_ATTEMPTS):
-        assert jobs.claim_next(state, lease_seconds=-1) is not None
-    assert jobs.claim_next(state) is None
+    for _ in range(leases.MAXIMUM_ATTEMPTS):
+        assert leases.claim_next(state, lease_seconds=-1) is not None
+    assert leases.claim_next(state) is None
     failed = jobs.get_job(state, job.id, admin)
     assert failed.status == "failed"
     assert failed.error == {
@@ -102,20 +104,20 @@ def test_a_job_begun_three_times_fails(state: State, admin: Caller, file_id: str
 
 def test_being_stopped_on_purpose_is_no_attempt(state: State, admin: Caller, file_id: str) -> None:
     job = create(state, admin, file_id)
-    for _ in range(2 * jobs.MAXIMUM_ATTEMPTS):
-        lease = jobs.claim_next(state)
+    for _ in range(2 * leases.MAXIMUM_ATTEMPTS):
+        lease = leases.claim_next(state)
         assert lease is not None
-        jobs.put_back(state, lease, "stopped", counts=False)
+        leases.put_back(state, lease, "stopped", counts=False)
     assert jobs.get_job(state, job.id, admin).status == "queued"
 
 
 def test_a_cancelled_job_leaves_its_holder_without_a_lease(state: State, admin: Caller, file_id: str) -> None:
     job = create(state, admin, file_id)
-    lease = jobs.claim_next(state)
+    lease = leases.claim_next(state)
     assert lease is not None
     assert jobs.cancel_job(state, job.id, admin).status == "cancelled"
     with pytest.raises(LeaseLostError):
-        jobs.succeed(state, lease, fine_tuned_model="ft:x", trained_tokens=1)
+        leases.succeed(state, lease, fine_tuned_model="ft:x", trained_tokens=1)
     with pytest.raises(ConflictError, match="is cancelled; only one that is queued or running or paused"):
         jobs.cancel_job(state, job.id, admin)
     assert messages(state, job, admin)[-1] == "Fine-tuning job cancelled"
@@ -124,40 +126,40 @@ def test_a_cancelled_job_leaves_its_holder_without_a_lease(state: State, admin: 
 def test_only_deaths_without_progress_in_between_count(state: State, admin: Caller, file_id: str) -> None:
     job = create(state, admin, file_id)
     for _ in range(2):
-        jobs.put_back(state, jobs.claim(state, job.id, admin, "trainer"), "died")
-    lease = jobs.claim(state, job.id, admin, "trainer")
-    jobs.note_progress(state, lease)
-    jobs.put_back(state, lease, "stopped", counts=False)
+        leases.put_back(state, leases.claim(state, job.id, admin, "trainer"), "died")
+    lease = leases.claim(state, job.id, admin, "trainer")
+    leases.note_progress(state, lease)
+    leases.put_back(state, lease, "stopped", counts=False)
     assert jobs.get_job(state, job.id, admin).attempts == 0
-    for _ in range(jobs.MAXIMUM_ATTEMPTS):
+    for _ in range(leases.MAXIMUM_ATTEMPTS):
         assert jobs.get_job(state, job.id, admin).status == "queued"
-        jobs.put_back(state, jobs.claim(state, job.id, admin, "trainer"), "died")
+        leases.put_back(state, leases.claim(state, job.id, admin, "trainer"), "died")
     assert jobs.get_job(state, job.id, admin).status == "failed"
 
 
 def test_the_death_of_the_trainer_itself_is_no_attempt(state: State, admin: Caller, file_id: str) -> None:
     job = create(state, admin, file_id)
-    for _ in range(2 * jobs.MAXIMUM_ATTEMPTS):
-        jobs.claim(state, job.id, admin, "trainer")
-        assert jobs.put_back_all(state, "trainer") == [job.id]
+    for _ in range(2 * leases.MAXIMUM_ATTEMPTS):
+        leases.claim(state, job.id, admin, "trainer")
+        assert leases.put_back_all(state, "trainer") == [job.id]
     assert jobs.get_job(state, job.id, admin).attempts == 0
     assert messages(state, job, admin)[-1].endswith("the job goes on from its last checkpoint")
 
 
 def test_a_paused_job_waits_until_it_is_resumed(state: State, admin: Caller, file_id: str) -> None:
     job = create(state, admin, file_id)
-    lease = jobs.claim_next(state)
+    lease = leases.claim_next(state)
     assert lease is not None
     paused = jobs.pause_job(state, job.id, admin)
     assert (paused.status, paused.lease, paused.attempts, paused.finished_at) == ("paused", None, 0, None)
     assert "last checkpoint" in messages(state, job, admin)[-1]
     with pytest.raises(LeaseLostError, match="is paused"):
-        jobs.renew(state, lease)
-    assert jobs.claim_next(state) is None
-    assert jobs.put_back_all(state, "trainer") == []
+        leases.renew(state, lease)
+    assert leases.claim_next(state) is None
+    assert leases.put_back_all(state, "trainer") == []
     assert jobs.resume_job(state, job.id, admin).status == "queued"
     assert messages(state, job, admin)[-1] == "Fine-tuning job resumed"
-    assert jobs.claim_next(state) is not None
+    assert leases.claim_next(state) is not None
 
 
 def test_a_job_waiting_to_begin_is_paused_and_a_paused_one_cancelled(
@@ -165,7 +167,7 @@ def test_a_job_waiting_to_begin_is_paused_and_a_paused_one_cancelled(
 ) -> None:
     job = create(state, admin, file_id)
     jobs.pause_job(state, job.id, admin)
-    assert jobs.claim_next(state) is None
+    assert leases.claim_next(state) is None
     assert jobs.cancel_job(state, job.id, admin).status == "cancelled"
 
 
@@ -197,13 +199,13 @@ def test_a_change_at_the_wrong_time_names_the_status_and_changes_nothing(
 
 @pytest.fixture
 def lease(state: State, admin: Caller, file_id: str) -> Lease:
-    return jobs.claim(state, create(state, admin, file_id).id, admin, "trainer")
+    return leases.claim(state, create(state, admin, file_id).id, admin, "trainer")
 
 
 def test_checkpoints_are_listed_replaced_and_removed_by_step(state: State, admin: Caller, lease: Lease) -> None:
     for step in (4, 2, 6):
-        jobs.add_checkpoint(state, lease, step_number=step, model_name=f"ft:{step}", metrics={"train_loss": 1.5})
-    again = jobs.add_checkpoint(
+        leases.add_checkpoint(state, lease, step_number=step, model_name=f"ft:{step}", metrics={"train_loss": 1.5})
+    again = leases.add_checkpoint(
         state, lease, step_number=4, model_name="ft:new", metrics={"train_loss": float("nan"), "valid_loss": 2.0}
     )
     assert [row.step_number for row in jobs.checkpoints_of(state, lease.job_id)] == [2, 4, 6]
@@ -214,35 +216,35 @@ def test_checkpoints_are_listed_replaced_and_removed_by_step(state: State, admin
     rest, more = jobs.list_checkpoints(state, lease.job_id, admin, after=page[1].id)
     assert ([row.step_number for row in rest], more) == ([2], False)
     for _ in range(2):
-        jobs.remove_checkpoint(state, lease, 4)
+        leases.remove_checkpoint(state, lease, 4)
     assert [row.step_number for row in jobs.checkpoints_of(state, lease.job_id)] == [2, 6]
 
 
 def test_a_checkpoint_of_another_job_is_no_place_in_the_list(
     state: State, admin: Caller, file_id: str, lease: Lease
 ) -> None:
-    other = jobs.claim(state, create(state, admin, file_id).id, admin, "trainer")
-    theirs = jobs.add_checkpoint(state, other, step_number=1, model_name="ft:x", metrics={})
+    other = leases.claim(state, create(state, admin, file_id).id, admin, "trainer")
+    theirs = leases.add_checkpoint(state, other, step_number=1, model_name="ft:x", metrics={})
     with pytest.raises(NotFoundError) as caught:
         jobs.list_checkpoints(state, lease.job_id, admin, after=theirs.id)
     assert caught.value.param == "after"
 
 
 def test_a_failed_job_has_no_checkpoints(state: State, admin: Caller, lease: Lease) -> None:
-    jobs.add_checkpoint(state, lease, step_number=1, model_name="ft:x", metrics={})
-    jobs.put_back(state, lease, "died")
-    again = jobs.claim(state, lease.job_id, admin, "trainer")
+    leases.add_checkpoint(state, lease, step_number=1, model_name="ft:x", metrics={})
+    leases.put_back(state, lease, "died")
+    again = leases.claim(state, lease.job_id, admin, "trainer")
     assert len(jobs.checkpoints_of(state, lease.job_id)) == 1
-    jobs.fail(state, again, LocalLLMError("no"))
+    leases.fail(state, again, LocalLLMError("no"))
     assert jobs.checkpoints_of(state, lease.job_id) == []
 
 
 def test_what_is_trained_with_is_shown_in_both_places(state: State, admin: Caller, lease: Lease) -> None:
     resolved = {"n_epochs": 3, "batch_size": 8, "learning_rate_multiplier": 1.5}
-    jobs.set_hyperparameters(state, lease, resolved)
-    jobs.set_output_name(state, lease, "ft:tiny:local::abc")
-    jobs.set_micro_batch_tokens(state, lease, 512)
-    jobs.set_result_files(state, lease, ["file-r"])
+    leases.set_hyperparameters(state, lease, resolved)
+    leases.set_output_name(state, lease, "ft:tiny:local::abc")
+    leases.set_micro_batch_tokens(state, lease, 512)
+    leases.set_result_files(state, lease, ["file-r"])
     job = jobs.get_job(state, lease.job_id, admin)
     assert job.hyperparameters == job.method["supervised"]["hyperparameters"] == resolved
     assert job.method == {"type": "supervised", "supervised": {"hyperparameters": resolved}, "lora": {}}
@@ -250,7 +252,7 @@ def test_what_is_trained_with_is_shown_in_both_places(state: State, admin: Calle
 
 
 def test_a_loss_that_is_no_number_is_null_in_its_event(state: State, admin: Caller, lease: Lease) -> None:
-    jobs.report_event(state, lease, "Step 1/2", data={"step": 1, "train_loss": float("inf")})
+    leases.report_event(state, lease, "Step 1/2", data={"step": 1, "train_loss": float("inf")})
     assert jobs.list_events(state, lease.job_id, admin)[0][0].data == {"step": 1, "train_loss": None}
 
 
@@ -322,9 +324,9 @@ def test_jobs_are_found_by_all_of_their_metadata(state: State, admin: Caller, fi
 
 def test_only_a_dead_trainers_jobs_are_put_back(state: State, admin: Caller, file_id: str) -> None:
     mine, theirs = create(state, admin, file_id), create(state, admin, file_id)
-    jobs.claim(state, mine.id, admin, "trainer")
-    jobs.claim(state, theirs.id, admin, "cli")
-    assert jobs.put_back_all(state, "trainer") == [mine.id]
+    leases.claim(state, mine.id, admin, "trainer")
+    leases.claim(state, theirs.id, admin, "cli")
+    assert leases.put_back_all(state, "trainer") == [mine.id]
     assert jobs.get_job(state, theirs.id, admin).status == "running"
 
 
@@ -338,9 +340,9 @@ def test_lists_are_the_newest_first_and_paged(state: State, admin: Caller, file_
     assert len(seen) == 5
     assert set(seen) == ids
     job = jobs.get_job(state, seen[0], admin)
-    lease = jobs.claim(state, job.id, admin, "cli")
+    lease = leases.claim(state, job.id, admin, "cli")
     for number in range(5):
-        jobs.report_event(state, lease, f"Step {number}", data={"step": number})
+        leases.report_event(state, lease, f"Step {number}", data={"step": number})
     newest, more = jobs.list_events(state, job.id, admin, limit=3)
     assert [event.message for event in newest] == ["Step 4", "Step 3", "Step 2"]
     assert more
@@ -404,8 +406,8 @@ def test_a_file_of_another_purpose_is_refused(settings: Settings, state: State, 
 
 def test_a_job_that_its_creator_runs_is_never_in_the_queue(state: State, admin: Caller, file_id: str) -> None:
     lease = jobs.create_claimed_job(state, admin, JobRequest("tiny", file_id), "cli")
-    assert jobs.claim_next(state) is None
-    assert jobs.load(state, lease).status == "running"
+    assert leases.claim_next(state) is None
+    assert leases.load(state, lease).status == "running"
 
 
 def test_a_seed_is_chosen_when_none_is_given(state: State, admin: Caller, file_id: str) -> None:

@@ -27,10 +27,11 @@ from local_llm.models import Model
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import Job, JobEvent, State
-from training import jobs
+from training import jobs, leases
 from training.failures import LossError, StoppedError
 from training.hyperparameters import Hyperparameters
-from training.jobs import JobRequest, Lease, LeaseLostError
+from training.job_request import JobRequest
+from training.leases import Lease, LeaseLostError
 from training.run import run_job
 
 from .conftest import TINY, good_lines, write_lines
@@ -53,7 +54,7 @@ def queue(settings: Settings, state: State, admin: Caller, tiny_model: Model, tr
         if validation is not None:
             asked["validation_file"] = stored(validation)
         job = jobs.create_job(state, admin, JobRequest(model, stored(file), **asked))
-        return job, jobs.claim(state, job.id, admin, "cli")
+        return job, leases.claim(state, job.id, admin, "cli")
 
     return put
 
@@ -237,10 +238,10 @@ def test_a_paused_job_goes_on_where_it_stopped_with_the_settings_it_began_with(
     with pytest.raises(LeaseLostError):
         run_job(settings, state, lease, report=lambda done, *_: done == 3 and jobs.pause_job(state, job.id, admin))
     assert jobs.get_job(state, job.id, admin).status == "paused"
-    assert jobs.claim_next(state) is None
+    assert leases.claim_next(state) is None
 
     jobs.resume_job(state, job.id, admin)
-    lease = jobs.claim(state, job.id, admin, "cli")
+    lease = leases.claim(state, job.id, admin, "cli")
     training = settings.training.model_copy(update={"rank": 4})
     steps: list[int] = []
     name = run_job(
@@ -260,7 +261,7 @@ def test_told_to_stop_a_run_ends_after_its_step_and_the_job_is_still_held(
     stop = threading.Event()
     with pytest.raises(StoppedError):
         run_job(settings, state, lease, report=lambda *_: stop.set(), stop=stop)
-    assert jobs.load(state, lease).status == "running"
+    assert leases.load(state, lease).status == "running"
     steps: list[int] = []
     run_job(settings, state, lease, report=lambda done, *_: steps.append(done))
     assert steps == [2]
@@ -319,7 +320,7 @@ def test_an_attempt_that_died_after_publishing_is_finished_and_not_trained_twice
     with state.session() as session:  # as if the process had died before its last write
         row = session.get_one(Job, job.id)
         row.status, row.fine_tuned_model = "queued", None
-    again = jobs.claim(state, job.id, admin, "cli")
+    again = leases.claim(state, job.id, admin, "cli")
     assert run_job(settings, state, again, report=lambda *_: pytest.fail("trained again")) == name
     assert len(AdapterRegistry(settings, state).list(admin)) == 1
 

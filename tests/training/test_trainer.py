@@ -22,6 +22,7 @@ from local_llm.settings import Settings
 from local_llm.state import Job, State
 from training import jobs
 from training.hyperparameters import Hyperparameters
+from training.job_request import JobRequest
 from training.progress import RunLog
 from training.trainer import LOCK, RECORDS, Trainer
 
@@ -65,7 +66,7 @@ def queue(
     settings: Settings, state: State, admin: Caller, file: Path, hyperparameters: Hyperparameters = SLOW
 ) -> Job:
     row = FileStore(settings, state).add(file, filename=file.name, purpose=FINE_TUNE, project_id=admin.project_id)
-    return jobs.create_job(state, admin, jobs.JobRequest(TINY, row.id, seed=1, hyperparameters=hyperparameters))
+    return jobs.create_job(state, admin, JobRequest(TINY, row.id, seed=1, hyperparameters=hyperparameters))
 
 
 def messages(state: State, job: Job, admin: Caller) -> list[str]:

@@ -40,6 +40,11 @@ class Row:
         return len(self.input_ids)
 
     @property
+    def longest_tokens(self) -> int:
+        """Of the conversations that the row holds: of the one."""
+        return self.tokens
+
+    @property
     def trained_tokens(self) -> int:
         return sum(label != IGNORED for label in self.labels)
 
@@ -60,6 +65,11 @@ class PreferenceRow:
 
     @property
     def tokens(self) -> int:
+        """Of both conversations."""
+        return 2 * len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+
+    @property
+    def longest_tokens(self) -> int:
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
 
     @property
