@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from local_llm.adapters import AdapterRegistry, AdapterRun, checkpoint_name
 from local_llm.settings import Settings
@@ -113,11 +113,13 @@ def checkpoint_metrics(metrics: EpochMetrics) -> dict[str, Any]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def withdraw_failed(settings: Settings, state: State) -> None:
-    """Deletes what is published of failed jobs: one whose process died too often could not do so itself."""
+def withdraw_ended(settings: Settings, state: State) -> None:
+    """Deletes what should not be published of jobs that ended without a model: all of failed ones, and of cancelled
+    ones the finished model. Whoever failed or was cancelled may have been killed before it could do so itself.
+    """
+    unwanted = or_(Job.status == "failed", (Job.status == "cancelled") & Adapter.step_number.is_(None))
     with state.reading() as session:
-        query = select(Adapter).join(Job, Adapter.job_id == Job.id).where(Job.status == "failed")
-        rows = list(session.scalars(query))
+        rows = list(session.scalars(select(Adapter).join(Job, Adapter.job_id == Job.id).where(unwanted)))
     registry = AdapterRegistry(settings, state)
     for row in rows:
         registry.delete(row)

@@ -19,7 +19,7 @@ from training.failures import StoppedError, in_our_words, is_out_of_memory
 from training.jobs import Lease
 from training.preparation import Prepared, prepare
 from training.progress import EpochMetrics, RunLog, Silence
-from training.publishing import Publisher, adapters_of
+from training.publishing import Publisher, adapters_of, withdraw_ended
 from training.recipe import Recipe
 from training.reporting import TENSORBOARD, JobListener, Report
 from training.results import FILENAME, TensorBoardLog, result_csv
@@ -47,7 +47,10 @@ def run_job(
         return _assist(settings, state, lease)
     try:
         return _run(settings, state, lease, report, stop or threading.Event())
-    except (jobs.LeaseLostError, StoppedError):
+    except StoppedError:
+        raise
+    except jobs.LeaseLostError:
+        withdraw_ended(settings, state)  # it may have been cancelled after its model was published
         raise
     except Exception as error:
         ours = in_our_words(error)
@@ -215,16 +218,15 @@ def _facts(run: _Run, outcome: Outcome, *, seconds: float, cpu_seconds: float) -
     }
 
 
+def _metrics(run: _Run, adapter: Adapter) -> dict[str, Any]:
+    return AdapterRegistry(run.settings, run.state).manifest(adapter)["metrics"]
+
+
 def _succeed(run: _Run, adapter: Adapter) -> str:
-    registry = AdapterRegistry(run.settings, run.state)
-    metrics = registry.manifest(adapter)["metrics"]
-    try:
-        _store_results(run)
-        # The hosted API bills, and reports, every token of the file in every epoch.
-        jobs.succeed(run.state, run.lease, fine_tuned_model=adapter.name, trained_tokens=metrics["tokens"])
-    except jobs.LeaseLostError:
-        registry.delete(adapter)  # cancelled at the last moment
-        raise
+    _store_results(run)
+    # The hosted API bills, and reports, every token of the file in every epoch.
+    tokens = _metrics(run, adapter)["tokens"]
+    jobs.succeed(run.state, run.lease, fine_tuned_model=adapter.name, trained_tokens=tokens)
     checkpoints.discard(run.folder)
     return adapter.name
 
@@ -241,7 +243,11 @@ def _store_results(run: _Run) -> None:
 
 
 def _withdraw(settings: Settings, state: State, lease: Lease, error: LocalLLMError) -> None:
-    """Fails the job. What it wrote goes first: on a full disk that makes the room to say so."""
+    """Fails the job. What it wrote goes first: on a full disk that makes the room to say so.
+
+    Raises: LeaseLostError if the job is another's by now: what lies there then is not ours to delete.
+    """
+    jobs.load(state, lease)
     checkpoints.discard(settings.place.jobs / lease.job_id)
     registry = AdapterRegistry(settings, state)
     for adapter in adapters_of(state, lease.job_id).values():
