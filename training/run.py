@@ -77,6 +77,9 @@ def _run(settings: Settings, state: State, lease: Lease, report: Report | None, 
     run = _begin(settings, state, lease)
     finished = adapters_of(state, run.job.id).get(None)
     if finished is not None:  # an earlier attempt died between publishing and saying so
+        for entry in RunLog(run.folder).epochs():
+            if entry.step == _metrics(run, finished)["step"]:
+                run.publisher.list_finished(entry)
         return _succeed(run, finished)
     outcome = _train(run, report, stop)
     overhead = time.monotonic() - wall - outcome.seconds_here

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from local_llm.adapters import AdapterRegistry
 from local_llm.files import FINE_TUNE, FileStore
 from local_llm.models import Model
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
-from local_llm.state import Job, State
+from local_llm.state import Job, JobCheckpoint, State
 from training import checkpoints, jobs
 from training.checkpoints import STEPS
 from training.hyperparameters import Hyperparameters
@@ -65,3 +65,29 @@ def test_of_a_job_cancelled_just_after_its_model_was_published_none_stays(
     names = [row.name for row in AdapterRegistry(settings, state).list(admin)]
     assert all(":ckpt-step-" in name for name in names)
     assert len(names) == 1
+
+
+def test_an_attempt_killed_between_publishing_and_listing_is_listed_by_the_next(
+    settings: Settings, state: State, admin: Caller, lease: Lease
+) -> None:
+    name = run_job(settings, state, lease)
+    with state.session() as session:
+        session.execute(update(Job).where(Job.id == lease.job_id).values(status="queued", fine_tuned_model=None))
+        session.execute(delete(JobCheckpoint).where(JobCheckpoint.model_name == name))
+    assert run_job(settings, state, jobs.claim(state, lease.job_id, admin, "cli")) == name
+    assert [row.model_name for row in jobs.checkpoints_of(state, lease.job_id)][1:] == [name]
+
+
+def test_a_checkpoint_that_was_unlisted_by_a_killed_attempt_does_not_stay_served(
+    settings: Settings, state: State, admin: Caller, tiny_model: Model, training_file: Path
+) -> None:
+    lease = _queued(settings, state, admin, training_file, n_epochs=5)
+
+    def report(done: int, _total: int, _note: str) -> None:
+        if done == 3:
+            jobs.remove_checkpoint(state, lease, 2)
+
+    run_job(settings, state, lease, report=report)
+    listed = {row.model_name for row in jobs.checkpoints_of(state, lease.job_id)}
+    assert {row.name for row in AdapterRegistry(settings, state).list(admin)} == listed
+    assert len(listed) == 3
