@@ -10,6 +10,7 @@ from local_llm import ledger
 from local_llm.adapters import AdapterRegistry
 from local_llm.errors import LocalLLMError
 from local_llm.files import FINE_TUNE_RESULTS, FileStore
+from local_llm.permissions import local_admin
 from local_llm.settings import Settings
 from local_llm.state import Adapter, Job, State
 from training import checkpoints, jobs, launch, plan
@@ -235,14 +236,24 @@ def _succeed(run: _Run, adapter: Adapter) -> str:
 
 
 def _store_results(run: _Run) -> None:
+    """Once: an earlier attempt may have done so. Raises: LeaseLostError, and no file is left then."""
+    if jobs.load(run.state, run.lease).result_files:
+        return
     log = RunLog(run.folder)
-    row = FileStore(run.settings, run.state).add(
-        iter([result_csv(log.steps(), log.epochs())]),
+    content = result_csv(log.steps(), log.epochs())
+    files = FileStore(run.settings, run.state)
+    row = files.add(
+        iter([content]),
         filename=FILENAME,
         purpose=FINE_TUNE_RESULTS,
         project_id=run.job.project_id,
+        max_bytes=len(content),  # the limit on uploads is none on what is written here
     )
-    jobs.set_result_files(run.state, run.lease, [row.id])
+    try:
+        jobs.set_result_files(run.state, run.lease, [row.id])
+    except jobs.LeaseLostError:
+        files.delete(row.id, local_admin(run.job.project_id))
+        raise
 
 
 def _withdraw(settings: Settings, state: State, lease: Lease, error: LocalLLMError) -> None:
