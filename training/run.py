@@ -169,7 +169,7 @@ def _attempt(run: _Run, micro_batch_tokens: int, report: Report | None, stop: th
         run.state,
         run.lease,
         run.publisher,
-        epochs=run.recipe.epochs,
+        recipe=run.recipe,
         tensorboard=tensorboard,
         report=report,
         stop=stop,
