@@ -18,7 +18,7 @@ from training.checkpoints import EPOCHS, PROCESS, STEPS
 from training.labels import Row
 from training.order import EpochSampler
 from training.probe import probe_rows
-from training.progress import Listener, RunLog, best_epoch
+from training.progress import Listener, RunLog, best_epoch, should_stop
 from training.quiet import quiet_libraries
 from training.recipe import Recipe
 from training.scoring import keeps_logits, labelled_loss, score
@@ -96,6 +96,8 @@ def train_adapter(
             save=lambda folder: _save(trainer, folder, base_name),
         )
         trainer.add_callback(callback)
+        if should_stop(log.epochs(), recipe.early_stopping_epochs):  # an earlier attempt was through, and then died
+            trainer.args.num_train_epochs = log.epochs()[-1].epoch
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = callback.seconds()
         callback.raise_pending()

@@ -136,7 +136,7 @@ def test_the_same_seed_trains_the_same_adapter(run: Run) -> None:
     assert losses(folder) != losses(other)
 
 
-def test_of_early_stopping_the_best_epoch_remains(run: Run, rows: list[Row]) -> None:
+def test_of_early_stopping_the_best_epoch_remains(run: Run, rows: list[Row], tiny_folder: Path) -> None:
     """A rate that ruins the model: the first epoch is the best, and after two worse ones it ends."""
     heard = Heard()
     recipe = replace(RECIPE, epochs=9, learning_rate=1.0, early_stopping_epochs=2)
@@ -147,6 +147,9 @@ def test_of_early_stopping_the_best_epoch_remains(run: Run, rows: list[Row]) -> 
     assert outcome.step == 3 * (best + 1)
     assert outcome.adapter == folder / EPOCHS / str(outcome.step)
     assert outcome.adapter.exists()
+    # As if it had been killed before the adapter was published.
+    again = train(folder, tiny_folder, rows, recipe=recipe, validation_rows=rows[:4])
+    assert (again.steps, again.step, again.tokens) == (outcome.steps, outcome.step, outcome.tokens)
 
 
 def test_what_the_listener_raises_ends_the_run_after_a_checkpoint(run: Run) -> None:
