@@ -6,7 +6,7 @@ a step checkpoint goes on from there.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -373,7 +373,6 @@ def _supervised_trainer(flash: bool) -> Any:
 
 def _preference_trainer(_flash: bool) -> Any:
     import torch
-    from datasets import Dataset
     from trl import DPOTrainer
 
     class Preference(_OurTrainer, DPOTrainer):  # type: ignore[misc]
@@ -387,13 +386,20 @@ def _preference_trainer(_flash: bool) -> Any:
             self.rows_seen += pairs
             lengths = inputs["attention_mask"].sum(dim=1)
             longest = torch.maximum(lengths[:pairs], lengths[pairs:]).tolist()
-            # Both answers of a pair pass together.
-            for group in batches.micro_batches([2 * length for length in longest], self._limits.micro_batch_tokens):
+            accuracies = self._metrics["train"]["rewards/accuracies"]
+            accuracy = 0.0
+            for group in self._groups(longest):
                 both = group + [pairs + index for index in group]
                 part = {name: tensor[both, : max(longest[i] for i in group)] for name, tensor in inputs.items()}
                 self._share = len(group) / pairs
                 loss += super().training_step(model, part, None)
+                accuracy += self._share * accuracies.pop()  # of these pairs; TRL would take the mean of the means
+            accuracies.append(accuracy)
             return loss
+
+        def _groups(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+            """Both answers of a pair pass together."""
+            return batches.micro_batches([2 * length for length in lengths], self._limits.micro_batch_tokens)
 
         def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
             result = super().compute_loss(model, inputs, *rest, **named)
@@ -401,11 +407,23 @@ def _preference_trainer(_flash: bool) -> Any:
             return result * self._share if self.model.training else result
 
         def validate(self) -> tuple[float | None, float | None]:
-            """Mean loss over the validation pairs; there is no accuracy of tokens."""
-            if not self._validation_rows:
+            """Mean loss over the validation pairs; there is no accuracy of tokens.
+
+            Not by evaluate(): its batches have a fixed number of pairs, however long, and less memory to take would
+            not reach it.
+            """
+            rows = self._validation_rows
+            if not rows:
                 return None, None
-            found = self.evaluate(Dataset.from_list([row.columns() for row in self._validation_rows]))
-            return found["eval_loss"], None
+            was_training = self.model.training
+            self.model.eval()
+            total = 0.0
+            for group in self._groups([row.tokens for row in rows]):
+                inputs = self.data_collator([rows[index].columns() for index in group])
+                loss, *_ = self.prediction_step(self.model, inputs, prediction_loss_only=True)
+                total += loss.item() * len(group)
+            self.model.train(was_training)
+            return total / len(rows), None
 
     return Preference
 
