@@ -248,7 +248,8 @@ def test_two_processes_train_one_adapter(
     """On the CPU they hold a copy of the model each (DDP); the losses are those of one process, rounding apart."""
 
     def trained(**variables: str) -> Job:
-        trainer = start(**variables)
+        # Small micro-batches: the processes' shares of a batch differ in how many they need.
+        trainer = start(TRAINING__MICRO_BATCH_TOKENS="64", **variables)
         job = queue(settings, state, admin, training_file, Hyperparameters(n_epochs=2, batch_size=4))
         wait_until(lambda: jobs.get_job(state, job.id, admin).status not in ("queued", "running"))
         trainer.terminate()
