@@ -15,7 +15,7 @@ from training.callbacks import run_callback
 from training.checkpoints import EPOCHS, PROCESS, STEPS
 from training.loops import Limits, training_loop
 from training.probe import probe_rows
-from training.progress import Listener, RunLog, best_epoch
+from training.progress import Listener, RunLog, best_epoch, should_stop
 from training.quiet import quiet_libraries
 from training.recipe import Recipe
 from training.scoring import score
@@ -84,6 +84,8 @@ def train_adapter(
             save=lambda folder: _save(trainer, folder, base_name),
         )
         trainer.add_callback(callback)
+        if should_stop(log.epochs(), recipe.early_stopping_epochs):  # an earlier attempt was through, and then died
+            trainer.args.num_train_epochs = log.epochs()[-1].epoch
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = callback.seconds()
         callback.raise_pending()

@@ -81,6 +81,9 @@ def run_callback(
             self._saved_at = time.monotonic()
             if launch.is_main_process():
                 checkpoints.seal(steps_folder, state.global_step, seconds=self.seconds())
+            # Not before: a run that goes on from the checkpoint before may find another epoch the best.
+            if epochs := log.epochs():
+                _keep_only(epochs_folder, {epochs[-1].step, best_epoch(epochs).step})
             self._tell(control, lambda: listener.on_checkpoint(state.global_step))
 
         def seconds(self) -> float:
@@ -112,7 +115,6 @@ def run_callback(
             save(folder)
             listener.on_epoch(metrics, folder)
             log.add_epoch(metrics)
-            _keep_only(epochs_folder, {step, best_epoch(log.epochs()).step})
             if should_stop(log.epochs(), recipe.early_stopping_epochs):
                 control.should_training_stop = True
 

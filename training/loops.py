@@ -4,14 +4,14 @@ They get rows that are tokenised and labelled already and leave them alone: noth
 A batch goes to the loop whole and is split there into what fits through the model at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from local_llm.errors import InvalidInputError
 from training import base_model, batches, launch, lora
-from training.examples.labels import Row
+from training.examples.labels import IGNORED, Row
 from training.order import EpochSampler
 from training.recipe import Recipe
 from training.scoring import keeps_logits, labelled_loss, score
@@ -146,6 +146,14 @@ class _OurTrainer:
         """An order that follows from seed and epoch, so that a resumed run sees the same rows."""
         return EpochSampler(self._lengths, batch_size=self._recipe.batch_size, seed=self._recipe.seed)
 
+    def _most(self, passes: int) -> int:
+        """Of what the processes that train together need: a pass is one of all, in which they add gradients up."""
+        if not launch.is_launched():
+            return passes
+        import torch
+
+        return int(self.accelerator.gather(torch.tensor([passes], device=self.args.device)).max())  # type: ignore[attr-defined]
+
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None here: an adapter gets its card when it is published."""
 
@@ -161,7 +169,9 @@ def _supervised_trainer(flash: bool) -> Any:
             self.rows_seen += len(inputs["input_ids"])
             self._correct, self._labelled = 0, 0
             loss = torch.zeros((), device=self.args.device)
-            for part in split(inputs, self._limits.micro_batch_tokens):
+            parts = list(split(inputs, self._limits.micro_batch_tokens))
+            nothing = {**parts[-1], "labels": torch.full_like(parts[-1]["labels"], IGNORED)}
+            for part in [*parts, *[nothing] * (self._most(len(parts)) - len(parts))]:
                 loss += super().training_step(model, part, num_items_in_batch)
             if self._labelled:
                 self._metrics["train"]["mean_token_accuracy"].append(self._correct / self._labelled)
@@ -202,7 +212,6 @@ def _supervised_trainer(flash: bool) -> Any:
 
 def _preference_trainer(_flash: bool) -> Any:
     import torch
-    from datasets import Dataset
     from trl import DPOTrainer
 
     class Preference(_OurTrainer, DPOTrainer):  # type: ignore[misc]
@@ -216,13 +225,23 @@ def _preference_trainer(_flash: bool) -> Any:
             self.rows_seen += pairs
             lengths = inputs["attention_mask"].sum(dim=1)
             longest = torch.maximum(lengths[:pairs], lengths[pairs:]).tolist()
-            # Both answers of a pair pass together.
-            for group in batches.micro_batches([2 * length for length in longest], self._limits.micro_batch_tokens):
+            accuracies = self._metrics["train"]["rewards/accuracies"]
+            accuracy = 0.0
+            groups = list(self._groups(longest))
+            passes = self._most(len(groups))
+            for number in range(passes):
+                group = groups[min(number, len(groups) - 1)]
                 both = group + [pairs + index for index in group]
                 part = {name: tensor[both, : max(longest[i] for i in group)] for name, tensor in inputs.items()}
-                self._share = len(group) / pairs
+                self._share = len(group) / pairs if number < len(groups) else 0.0
                 loss += super().training_step(model, part, None)
+                accuracy += self._share * accuracies.pop()  # of these pairs; TRL would take the mean of the means
+            accuracies.append(accuracy)
             return loss
+
+        def _groups(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+            """Both answers of a pair pass together."""
+            return batches.micro_batches([2 * length for length in lengths], self._limits.micro_batch_tokens)
 
         def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
             result = super().compute_loss(model, inputs, *rest, **named)
@@ -230,10 +249,22 @@ def _preference_trainer(_flash: bool) -> Any:
             return result * self._share if self.model.training else result
 
         def validate(self) -> tuple[float | None, float | None]:
-            """Mean loss over the validation pairs; there is no accuracy of tokens."""
-            if not self._validation_rows:
+            """Mean loss over the validation pairs; there is no accuracy of tokens.
+
+            Not by evaluate(): its batches have a fixed number of pairs, however long, and less memory to take would
+            not reach it.
+            """
+            rows = self._validation_rows
+            if not rows:
                 return None, None
-            found = self.evaluate(Dataset.from_list([row.columns() for row in self._validation_rows]))
-            return found["eval_loss"], None
+            was_training = self.model.training
+            self.model.eval()
+            total = 0.0
+            for group in self._groups([row.longest_tokens for row in rows]):
+                inputs = self.data_collator([rows[index].columns() for index in group])
+                loss, *_ = self.prediction_step(self.model, inputs, prediction_loss_only=True)
+                total += loss.item() * len(group)
+            self.model.train(was_training)
+            return total / len(rows), None
 
     return Preference

@@ -108,7 +108,7 @@ def best_epoch(epochs: list[EpochMetrics]) -> EpochMetrics:
 
 def should_stop(epochs: list[EpochMetrics], patience: int) -> bool:
     """Whether `patience` epochs have passed since the best one; never for 0."""
-    return patience > 0 and len(epochs) - best_epoch(epochs).epoch >= patience
+    return patience > 0 and bool(epochs) and len(epochs) - best_epoch(epochs).epoch >= patience
 
 
 def _write(path: Path, entries: Sequence[StepMetrics | EpochMetrics]) -> None:

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from local_llm.adapters import AdapterRegistry, AdapterRun, checkpoint_name
 from local_llm.settings import Settings
@@ -47,10 +47,13 @@ class Publisher:
     def publish_finished(self, adapter: Path, metrics: EpochMetrics, facts: dict[str, Any]) -> Adapter:
         """Publishes the finished model, which is the checkpoint of its epoch as well. Raises: LeaseLostError."""
         row = self._published().get(None) or self._publish(self._name, adapter, facts, None)
-        self._list(metrics, self._name)
-        self._withdraw(metrics.step)
-        self._keep_newest()
+        self.list_finished(metrics)
         return row
+
+    def list_finished(self, metrics: EpochMetrics) -> None:
+        """Makes the published model the checkpoint of its epoch. Raises: LeaseLostError."""
+        self._list(metrics, self._name)
+        self._keep_newest()
 
     def _list(self, metrics: EpochMetrics, name: str) -> None:
         leases.add_checkpoint(
@@ -79,14 +82,14 @@ class Publisher:
         )
 
     def _keep_newest(self) -> None:
-        for row in jobs.checkpoints_of(self._state, self._job.id)[:-CHECKPOINTS_KEPT]:
+        """Whatever is published but not listed goes too: of an earlier attempt, killed between the two."""
+        rows = jobs.checkpoints_of(self._state, self._job.id)
+        for row in rows[:-CHECKPOINTS_KEPT]:
             leases.remove_checkpoint(self._state, self._lease, row.step_number)
-            self._withdraw(row.step_number)
-
-    def _withdraw(self, step_number: int) -> None:
-        row = self._published().get(step_number)
-        if row is not None:
-            self._registry.delete(row)
+        kept = {row.model_name for row in rows[-CHECKPOINTS_KEPT:]}
+        for step, adapter in self._published().items():
+            if step is not None and adapter.name not in kept:
+                self._registry.delete(adapter)
 
     def _published(self) -> dict[int | None, Adapter]:
         return adapters_of(self._state, self._job.id)
@@ -113,11 +116,13 @@ def checkpoint_metrics(metrics: EpochMetrics) -> dict[str, Any]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def withdraw_failed(settings: Settings, state: State) -> None:
-    """Deletes what is published of failed jobs: one whose process died too often could not do so itself."""
+def withdraw_ended(settings: Settings, state: State) -> None:
+    """Deletes what should not be published of jobs that ended without a model: all of failed ones, and of cancelled
+    ones the finished model. Whoever failed or was cancelled may have been killed before it could do so itself.
+    """
+    unwanted = or_(Job.status == "failed", (Job.status == "cancelled") & Adapter.step_number.is_(None))
     with state.reading() as session:
-        query = select(Adapter).join(Job, Adapter.job_id == Job.id).where(Job.status == "failed")
-        rows = list(session.scalars(query))
+        rows = list(session.scalars(select(Adapter).join(Job, Adapter.job_id == Job.id).where(unwanted)))
     registry = AdapterRegistry(settings, state)
     for row in rows:
         registry.delete(row)

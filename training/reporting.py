@@ -13,6 +13,7 @@ from training.failures import StoppedError
 from training.leases import Lease
 from training.progress import EpochMetrics, StepMetrics
 from training.publishing import Publisher, checkpoint_metrics
+from training.recipe import Recipe
 from training.results import TensorBoardLog
 
 Report = Callable[[int, int, str], None]  # done and total steps, and a note for people
@@ -34,7 +35,7 @@ class JobListener:
         lease: Lease,
         publisher: Publisher,
         *,
-        epochs: int,
+        recipe: Recipe,
         tensorboard: TensorBoardLog,
         report: Report | None,
         stop: threading.Event,
@@ -42,7 +43,7 @@ class JobListener:
         self._state = state
         self._lease = lease
         self._publisher = publisher
-        self._epochs = epochs
+        self._recipe = recipe
         self._tensorboard = tensorboard
         self._report = report
         self._stop = stop
@@ -60,10 +61,12 @@ class JobListener:
             raise StoppedError("the run was told to stop")
 
     def on_epoch(self, metrics: EpochMetrics, adapter: Path) -> None:
-        """After the last epoch there is nothing to publish here: that model is the finished one."""
+        """After the last epoch there is nothing to publish here: that model is the finished one. Only with early
+        stopping it need not be; if it is, the finished one takes the checkpoint's place.
+        """
         self._tensorboard.add_epoch(metrics)
         self._event(self._epoch_message(metrics), checkpoint_metrics(metrics))
-        if metrics.epoch < self._epochs:
+        if metrics.epoch < self._recipe.epochs or self._recipe.early_stopping_epochs:
             self._publisher.publish_checkpoint(metrics, adapter)
 
     def on_checkpoint(self, _step: int) -> None:
@@ -73,7 +76,7 @@ class JobListener:
         leases.report_event(self._state, self._lease, message, data=data)
 
     def _epoch_message(self, metrics: EpochMetrics) -> str:
-        message = f"Epoch {metrics.epoch}/{self._epochs} completed: training loss={metrics.train_loss:.2f}"
+        message = f"Epoch {metrics.epoch}/{self._recipe.epochs} completed: training loss={metrics.train_loss:.2f}"
         if metrics.valid_loss is not None:
             message += f", validation loss={metrics.valid_loss:.2f}"
         return message

@@ -10,6 +10,7 @@ from local_llm import ledger
 from local_llm.adapters import AdapterRegistry
 from local_llm.errors import LocalLLMError
 from local_llm.files import FINE_TUNE_RESULTS, FileStore
+from local_llm.permissions import local_admin
 from local_llm.settings import Settings
 from local_llm.state import Adapter, Job, State
 from training import batches, checkpoints, launch, leases, plan
@@ -20,7 +21,7 @@ from training.leases import Lease
 from training.loops import Limits
 from training.preparation import Prepared, prepare
 from training.progress import EpochMetrics, RunLog, Silence
-from training.publishing import Publisher, adapters_of
+from training.publishing import Publisher, adapters_of, withdraw_ended
 from training.recipe import Recipe
 from training.reporting import TENSORBOARD, JobListener, Report
 from training.results import FILENAME, TensorBoardLog, result_csv
@@ -46,7 +47,10 @@ def run_job(
         return _assist(settings, state, lease)
     try:
         return _run(settings, state, lease, report, stop or threading.Event())
-    except (leases.LeaseLostError, StoppedError):
+    except StoppedError:
+        raise
+    except leases.LeaseLostError:
+        withdraw_ended(settings, state)  # it may have been cancelled after its model was published
         raise
     except Exception as error:
         ours = in_our_words(error)
@@ -73,6 +77,9 @@ def _run(settings: Settings, state: State, lease: Lease, report: Report | None, 
     run = _begin(settings, state, lease)
     finished = adapters_of(state, run.job.id).get(None)
     if finished is not None:  # an earlier attempt died between publishing and saying so
+        for entry in RunLog(run.folder).epochs():
+            if entry.step == _metrics(run, finished)["step"]:
+                run.publisher.list_finished(entry)
         return _succeed(run, finished)
     outcome = _train(run, report, stop)
     _tell_of_forgetting(run, outcome)
@@ -162,7 +169,7 @@ def _attempt(run: _Run, micro_batch_tokens: int, report: Report | None, stop: th
         run.state,
         run.lease,
         run.publisher,
-        epochs=run.recipe.epochs,
+        recipe=run.recipe,
         tensorboard=tensorboard,
         report=report,
         stop=stop,
@@ -223,33 +230,46 @@ def _facts(run: _Run, outcome: Outcome, *, seconds: float, cpu_seconds: float) -
     }
 
 
+def _metrics(run: _Run, adapter: Adapter) -> dict[str, Any]:
+    return AdapterRegistry(run.settings, run.state).manifest(adapter)["metrics"]
+
+
 def _succeed(run: _Run, adapter: Adapter) -> str:
-    registry = AdapterRegistry(run.settings, run.state)
-    metrics = registry.manifest(adapter)["metrics"]
-    try:
-        _store_results(run)
-        # The hosted API bills, and reports, every token of the file in every epoch.
-        leases.succeed(run.state, run.lease, fine_tuned_model=adapter.name, trained_tokens=metrics["tokens"])
-    except leases.LeaseLostError:
-        registry.delete(adapter)  # cancelled at the last moment
-        raise
+    _store_results(run)
+    # The hosted API bills, and reports, every token of the file in every epoch.
+    tokens = _metrics(run, adapter)["tokens"]
+    leases.succeed(run.state, run.lease, fine_tuned_model=adapter.name, trained_tokens=tokens)
     checkpoints.discard(run.folder)
     return adapter.name
 
 
 def _store_results(run: _Run) -> None:
+    """Once: an earlier attempt may have done so. Raises: LeaseLostError, and no file is left then."""
+    if leases.load(run.state, run.lease).result_files:
+        return
     log = RunLog(run.folder)
-    row = FileStore(run.settings, run.state).add(
-        iter([result_csv(log.steps(), log.epochs())]),
+    content = result_csv(log.steps(), log.epochs())
+    files = FileStore(run.settings, run.state)
+    row = files.add(
+        iter([content]),
         filename=FILENAME,
         purpose=FINE_TUNE_RESULTS,
         project_id=run.job.project_id,
+        max_bytes=len(content),  # the limit on uploads is none on what is written here
     )
-    leases.set_result_files(run.state, run.lease, [row.id])
+    try:
+        leases.set_result_files(run.state, run.lease, [row.id])
+    except leases.LeaseLostError:
+        files.delete(row.id, local_admin(run.job.project_id))
+        raise
 
 
 def _withdraw(settings: Settings, state: State, lease: Lease, error: LocalLLMError) -> None:
-    """Fails the job. What it wrote goes first: on a full disk that makes the room to say so."""
+    """Fails the job. What it wrote goes first: on a full disk that makes the room to say so.
+
+    Raises: LeaseLostError if the job is another's by now: what lies there then is not ours to delete.
+    """
+    leases.load(state, lease)
     checkpoints.discard(settings.place.jobs / lease.job_id)
     registry = AdapterRegistry(settings, state)
     for adapter in adapters_of(state, lease.job_id).values():

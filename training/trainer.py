@@ -25,7 +25,7 @@ from local_llm.state import Job, State
 from training import batches, checkpoints, launch, leases
 from training.checkpoints import STEPS
 from training.leases import LEASE_SECONDS, Lease, LeaseLostError
-from training.publishing import withdraw_failed
+from training.publishing import withdraw_ended
 
 # A child told to stop finishes its step and writes a checkpoint.
 GRACE_SECONDS = 30.0
@@ -177,12 +177,12 @@ class Trainer:
             self._clean()
 
     def _clean(self) -> None:
-        """Removes what jobs that were cancelled or failed would have gone on from, and failed ones' models."""
+        """Removes what jobs that have ended would have gone on from, and models that nobody is to see."""
         self._cleaned_at = time.monotonic()
         for steps in self._settings.place.jobs.glob(f"*/{STEPS}"):
-            if self._status(steps.parent.name) in ("cancelled", "failed"):
+            if self._status(steps.parent.name) in ("succeeded", "cancelled", "failed"):
                 checkpoints.discard(steps.parent)
-        withdraw_failed(self._settings, self._state)
+        withdraw_ended(self._settings, self._state)
 
     def _status(self, job_id: str) -> str | None:
         with self._state.reading() as session:

@@ -4,9 +4,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,21 +151,25 @@ def _create_job(
     method = check_training_file(file).method
     if validation_file is not None:
         check_training_file(validation_file, method=method, minimum=1, param="validation_file")
-    # Everything else that can be wrong is found before the files are stored.
     request = JobRequest(training_file="", method=method, **asked(method))
-    stored = replace(
-        request,
-        training_file=_store(box, file),
-        validation_file=_store(box, validation_file) if validation_file else None,
-    )
-    return create_claimed_job(box.state, box.caller, stored, "cli")
+    with ExitStack() as undo:
+        stored = replace(
+            request,
+            training_file=_store(box, file, undo),
+            validation_file=_store(box, validation_file, undo) if validation_file else None,
+        )
+        lease = create_claimed_job(box.state, box.caller, stored, "cli")
+        undo.pop_all()
+    return lease
 
 
-def _store(box: CommandContext, file: Path) -> str:
+def _store(box: CommandContext, file: Path, undo: ExitStack) -> str:
     from local_llm.files import FINE_TUNE, FileStore
 
     store = FileStore(box.settings, box.state)
-    return store.add(file, filename=file.name, purpose=FINE_TUNE, project_id=box.caller.project_id).id
+    row = store.add(file, filename=file.name, purpose=FINE_TUNE, project_id=box.caller.project_id)
+    undo.callback(store.delete, row.id, box.caller)
+    return row.id
 
 
 def _train_here(box: CommandContext, lease: "Lease") -> dict[str, Any]:
@@ -176,12 +179,17 @@ def _train_here(box: CommandContext, lease: "Lease") -> dict[str, Any]:
     from training.failures import StoppedError
 
     stop = threading.Event()
-    waited_for = partial(leases.renew, box.state, lease)
+
+    def waited() -> None:
+        if stop.is_set():
+            raise StoppedError("the run was told to stop")
+        leases.renew(box.state, lease)
+
     try:
         with (
             _renewing(box.state, lease),
             _pausing(stop),
-            training_device(box.settings, lease.job_id, talk=talk, meanwhile=waited_for),
+            training_device(box.settings, lease.job_id, talk=talk, meanwhile=waited),
             progress_bar("training") as report,
         ):
             name = _run(box, lease, report, stop)

@@ -137,7 +137,7 @@ def test_the_same_seed_trains_the_same_adapter(run: Run) -> None:
     assert losses(folder) != losses(other)
 
 
-def test_of_early_stopping_the_best_epoch_remains(run: Run, rows: list[Row]) -> None:
+def test_of_early_stopping_the_best_epoch_remains(run: Run, rows: list[Row], tiny_folder: Path) -> None:
     """A rate that ruins the model: the first epoch is the best, and after two worse ones it ends."""
     heard = Heard()
     recipe = replace(RECIPE, epochs=9, learning_rate=1.0, early_stopping_epochs=2)
@@ -148,6 +148,9 @@ def test_of_early_stopping_the_best_epoch_remains(run: Run, rows: list[Row]) -> 
     assert outcome.step == 3 * (best + 1)
     assert outcome.adapter == folder / EPOCHS / str(outcome.step)
     assert outcome.adapter.exists()
+    # As if it had been killed before the adapter was published.
+    again = train(folder, tiny_folder, rows, recipe=recipe, validation_rows=rows[:4])
+    assert (again.steps, again.step, again.tokens) == (outcome.steps, outcome.step, outcome.tokens)
 
 
 def test_what_the_listener_raises_ends_the_run_after_a_checkpoint(run: Run) -> None:
@@ -191,3 +194,32 @@ def test_preferences_are_learned_and_batches_of_pairs_add_up(run: Run, tokenizer
     refuse_unservable(outcome.adapter, max_rank=8)
     _, one_by_one = run(rows=pairs, recipe=recipe, limits=replace(EVERY_STEP, micro_batch_tokens=1))
     assert losses(one_by_one) == pytest.approx(losses(folder), abs=0.05)
+
+
+def test_each_validation_pair_and_each_trained_pair_weighs_the_same(run: Run, tokenizer: Any) -> None:
+    """Whatever the pairs are batched with: the last batch is short, and micro-batches differ in size."""
+    pairs = [
+        PreferenceRow(
+            n,
+            tokenizer(f"Question {n}?")["input_ids"],
+            tokenizer("Aye. " * (9 if n == 5 else 1))["input_ids"],
+            tokenizer(f"No {n}. " * (n % 3 + 1))["input_ids"],
+        )
+        for n in range(1, 12)
+    ]
+    backwards = [replace(row, chosen_ids=row.rejected_ids, rejected_ids=row.chosen_ids) for row in pairs[8:]]
+    recipe = replace(RECIPE, method="dpo", batch_size=4, learning_rate=1e-2, epochs=1)
+
+    def validated(rows: list[PreferenceRow], **values: Any) -> tuple[float, list[float | None]]:
+        heard = Heard()
+        run(rows=pairs, recipe=recipe, listener=heard, validation_rows=rows, **values)
+        assert heard.epochs[-1].valid_loss is not None
+        return heard.epochs[-1].valid_loss, [metrics.reward_accuracy for metrics, _ in heard.steps]
+
+    whole, accuracies = validated(pairs[:8] + backwards)
+    (first, _), (rest, _) = validated(pairs[:8]), validated(backwards)
+    assert abs(first - rest) > 0.1  # or this test shows nothing
+    assert whole == pytest.approx((8 * first + 3 * rest) / 11, abs=1e-3)
+    longest = max(row.tokens for row in pairs)
+    _, in_parts = validated(backwards, limits=replace(SELDOM, micro_batch_tokens=2 * longest))
+    assert in_parts == pytest.approx(accuracies)

@@ -355,6 +355,14 @@ class TestCommandLine:
         assert capsys.readouterr().err.startswith("error: bad.jsonl has 2 problems: line 1: ")
         assert jobs.list_jobs(state, admin) == ([], False)
 
+    def test_a_request_that_is_refused_leaves_no_files(
+        self, settings: Settings, state: State, admin: Caller, training_file: Path, tmp_path: Path
+    ) -> None:
+        options = ["--early-stopping-epochs", "2"]  # by what, without a validation file?
+        assert run(["train", "adapter", str(training_file), *options]) == 1
+        assert FileStore(settings, state).list(admin) == []
+        assert list(settings.place.files.iterdir()) == []
+
     def test_control_c_pauses_and_the_job_goes_on_later(
         self, state: State, admin: Caller, training_file: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
