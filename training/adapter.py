@@ -15,7 +15,7 @@ from local_llm.errors import InvalidInputError, LocalLLMError
 from training import batches, checkpoints, launch, lora
 from training.callbacks import run_callback
 from training.checkpoints import EPOCHS, PROCESS, STEPS
-from training.labels import Row
+from training.labels import IGNORED, Row
 from training.order import EpochSampler
 from training.probe import probe_rows
 from training.progress import Listener, RunLog, best_epoch, should_stop
@@ -317,6 +317,14 @@ class _OurTrainer:
         """An order that follows from seed and epoch, so that a resumed run sees the same rows."""
         return EpochSampler(self._lengths, batch_size=self._recipe.batch_size, seed=self._recipe.seed)
 
+    def _most(self, passes: int) -> int:
+        """Of what the processes that train together need: a pass is one of all, in which they add gradients up."""
+        if not launch.is_launched():
+            return passes
+        import torch
+
+        return int(self.accelerator.gather(torch.tensor([passes], device=self.args.device)).max())  # type: ignore[attr-defined]
+
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None here: an adapter gets its card when it is published."""
 
@@ -332,7 +340,9 @@ def _supervised_trainer(flash: bool) -> Any:
             self.rows_seen += len(inputs["input_ids"])
             self._correct, self._labelled = 0, 0
             loss = torch.zeros((), device=self.args.device)
-            for part in split(inputs, self._limits.micro_batch_tokens):
+            parts = list(split(inputs, self._limits.micro_batch_tokens))
+            nothing = {**parts[-1], "labels": torch.full_like(parts[-1]["labels"], IGNORED)}
+            for part in [*parts, *[nothing] * (self._most(len(parts)) - len(parts))]:
                 loss += super().training_step(model, part, num_items_in_batch)
             if self._labelled:
                 self._metrics["train"]["mean_token_accuracy"].append(self._correct / self._labelled)
@@ -388,10 +398,13 @@ def _preference_trainer(_flash: bool) -> Any:
             longest = torch.maximum(lengths[:pairs], lengths[pairs:]).tolist()
             accuracies = self._metrics["train"]["rewards/accuracies"]
             accuracy = 0.0
-            for group in self._groups(longest):
+            groups = list(self._groups(longest))
+            passes = self._most(len(groups))
+            for number in range(passes):
+                group = groups[min(number, len(groups) - 1)]
                 both = group + [pairs + index for index in group]
                 part = {name: tensor[both, : max(longest[i] for i in group)] for name, tensor in inputs.items()}
-                self._share = len(group) / pairs
+                self._share = len(group) / pairs if number < len(groups) else 0.0
                 loss += super().training_step(model, part, None)
                 accuracy += self._share * accuracies.pop()  # of these pairs; TRL would take the mean of the means
             accuracies.append(accuracy)
