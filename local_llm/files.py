@@ -198,9 +198,11 @@ class FileStore:
         with self._state.session() as session:
             known = set(session.scalars(select(File.id)))
         for path in self._folder.iterdir():
-            old = path.stat().st_mtime < time.time() - ABANDONED_AFTER_SECONDS
-            if old and path.name not in known:
-                path.unlink(missing_ok=True)
+            if path.name in known:
+                continue
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                if path.stat().st_mtime < time.time() - ABANDONED_AFTER_SECONDS:
+                    path.unlink()
 
 
 def clean_filename(name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from local_llm.fileio import fsync_path
 from training import checkpoints, launch
 from training.failures import LossError
 from training.progress import EpochMetrics, Listener, RunLog, StepMetrics, best_epoch, should_stop
@@ -113,6 +114,8 @@ def run_callback(
             metrics = self._epoch_metrics(step)
             folder = epochs_folder / str(step)
             save(folder)
+            for path in (*folder.iterdir(), folder):
+                fsync_path(path)
             listener.on_epoch(metrics, folder)
             log.add_epoch(metrics)
             if should_stop(log.epochs(), recipe.early_stopping_epochs):

@@ -2,6 +2,8 @@
 
 import errno
 
+from sqlalchemy.exc import OperationalError
+
 from local_llm.errors import InsufficientMemoryError, LocalLLMError
 
 # The words of torch's allocators; only CUDA's has a class of its own.
@@ -47,6 +49,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in MEMORY_WORDS)
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether another process held the state database for longer than a write waits."""
+    return isinstance(error, OperationalError) and "locked" in str(error).lower()
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -40,11 +40,13 @@ def training_loop(
     from transformers import PrinterCallback
 
     kind, settings = (_preference_trainer, _dpo) if recipe.method == "dpo" else (_supervised_trainer, _sft)
+    method_arguments = {} if recipe.beta is None else {"beta": recipe.beta}
     longest = max(row.longest_tokens for row in rows)
     trainer = kind(base_model.has_flash_attention())(
         model=base_model.load(base, recipe),
         args=settings(
             **_arguments(rows, recipe, limits, steps_folder, longest=longest),
+            **method_arguments,
         ),
         train_dataset=Dataset.from_list([row.columns() for row in rows]),
         processing_class=tokenizer,

@@ -44,9 +44,9 @@ def prepare(settings: Settings, state: State, job: Job) -> Prepared:
     validation_rows, _, validation_cut = _rows(settings, state, job, tokenizer, method, "validation_file")
     resolved = Hyperparameters.from_json(job.hyperparameters).resolve(len(rows), hidden_size(base.path))
     rate = settings.training.dpo_learning_rate if method == "dpo" else settings.training.learning_rate
-    if resolved.beta is not None:
-        recipe_values["beta"] = resolved.beta
-    recipe = Recipe.build(resolved, learning_rate=rate, method=method, seed=job.seed, **recipe_values)
+    recipe = Recipe.build(
+        resolved, learning_rate=rate, method=method, seed=job.seed, beta=resolved.beta, **recipe_values
+    )
     _refuse_stopping_blindly(recipe, validation_rows)
     return Prepared(
         base=base,
@@ -68,7 +68,8 @@ def _lora_values(settings: Settings, job: Job) -> dict[str, Any]:
         "alpha": training.alpha,
         "rslora": training.rslora,
         "quantization": training.quantization,
-        "early_stopping_epochs": training.early_stopping_epochs,
+        # The setting is for jobs that can be stopped by something; one that asks for it must have it.
+        "early_stopping_epochs": training.early_stopping_epochs if job.validation_file else 0,
         **asked,
     }
     return values
@@ -123,6 +124,6 @@ def _refuse_stopping_blindly(recipe: Recipe, validation_rows: Sequence[Any]) -> 
     if recipe.early_stopping_epochs and not validation_rows:
         raise InvalidInputError(
             f"early_stopping_epochs is {recipe.early_stopping_epochs}, but there is no validation file to stop by",
-            hint="give a validation_file, or set training.early_stopping_epochs to 0",
+            hint="give a validation_file",
             param="validation_file",
         )

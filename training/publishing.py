@@ -55,6 +55,13 @@ class Publisher:
         self._list(metrics, self._name)
         self._keep_newest()
 
+    def withdraw_all(self) -> None:
+        """Deletes what an earlier attempt published, where it trained something else. Raises: LeaseLostError."""
+        for row in jobs.checkpoints_of(self._state, self._job.id):
+            leases.remove_checkpoint(self._state, self._lease, row.step_number)
+        for adapter in self._published().values():
+            self._registry.delete(adapter)
+
     def _list(self, metrics: EpochMetrics, name: str) -> None:
         leases.add_checkpoint(
             self._state,

@@ -21,7 +21,7 @@ class Recipe:
     method: Method = "supervised"
     rslora: bool = False  # the update is scaled by alpha / √rank instead of alpha / rank
     quantization: Quantization = "none"
-    beta: float = 0.1  # of method "dpo": how far the model may leave its base
+    beta: float | None = None  # of method "dpo" only: how closely the model stays by its base
     early_stopping_epochs: int = 0  # without a better validation loss; 0: never
 
     @classmethod

@@ -1,22 +1,26 @@
 """One fine-tuning job from its file to a published adapter. The trainer's child and the command line run this."""
 
+import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from local_llm import ledger
 from local_llm.adapters import AdapterRegistry
-from local_llm.errors import LocalLLMError
+from local_llm.errors import LocalLLMError, UnavailableError
 from local_llm.files import FINE_TUNE_RESULTS, FileStore
+from local_llm.locks import Lock
 from local_llm.permissions import local_admin
 from local_llm.settings import Settings
 from local_llm.state import Adapter, Job, State
 from training import batches, checkpoints, launch, leases, plan
 from training.adapter import Outcome, train_adapter
 from training.checkpoints import STEPS
-from training.failures import StoppedError, in_our_words, is_out_of_memory
+from training.failures import StoppedError, in_our_words, is_busy, is_out_of_memory
 from training.leases import Lease
 from training.loops import Limits
 from training.preparation import Prepared, prepare
@@ -45,17 +49,41 @@ def run_job(
     """
     if not launch.is_main_process():
         return _assist(settings, state, lease)
+    stop = stop or threading.Event()
     try:
-        return _run(settings, state, lease, report, stop or threading.Event())
+        with _alone(settings, state, lease, stop):
+            return _run(settings, state, lease, report, stop)
     except StoppedError:
         raise
     except leases.LeaseLostError:
         withdraw_ended(settings, state)  # it may have been cancelled after its model was published
         raise
     except Exception as error:
+        if is_busy(error):
+            raise UnavailableError(
+                f"the state database was busy for too long: {error}", hint="the job goes on when it is taken again"
+            ) from error
         ours = in_our_words(error)
         _withdraw(settings, state, lease, ours)
         raise ours from error
+
+
+@contextmanager
+def _alone(settings: Settings, state: State, lease: Lease, stop: threading.Event) -> Iterator[None]:
+    """Waits for a process that has lost this job but is still in its folder: paused, it finishes its step.
+
+    Raises: StoppedError, LeaseLostError.
+    """
+    lock = Lock(settings.place.run / f"{lease.job_id}.lock")
+    try:
+        while not lock.take(f"process {os.getpid()}"):
+            if stop.is_set():
+                raise StoppedError("the run was told to stop")
+            leases.renew(state, lease)
+            time.sleep(settings.training.poll_seconds)
+        yield
+    finally:
+        lock.give_back()
 
 
 @dataclass(frozen=True)
@@ -98,7 +126,7 @@ def _assist(settings: Settings, state: State, lease: Lease) -> str:
     job = leases.load(state, lease)
     prepared = prepare(settings, state, job)
     folder = settings.place.jobs / job.id
-    recipe = plan.await_settled(folder, data_sha256=prepared.data_sha256, base_sha256=prepared.base.manifest.sha256)
+    recipe = plan.await_begun(folder, _sources(prepared))
     tokens = job.micro_batch_tokens or settings.training.micro_batch_tokens
     train_adapter(
         base=prepared.base.path,
@@ -112,6 +140,10 @@ def _assist(settings: Settings, state: State, lease: Lease) -> str:
         listener=Silence(),
     )
     return job.output_name or ""
+
+
+def _sources(prepared: Prepared) -> plan.Sources:
+    return plan.Sources.of(prepared.base.manifest.sha256, prepared.data_sha256, prepared.rows)
 
 
 def _limits(settings: Settings, micro_batch_tokens: int) -> Limits:
@@ -135,10 +167,12 @@ def _begin(settings: Settings, state: State, lease: Lease) -> _Run:
         job.output_name = AdapterRegistry(settings, state).new_name(prepared.base.name, job.suffix)
         leases.set_output_name(state, lease, job.output_name)
     folder = settings.place.jobs / job.id
-    recipe = plan.settle(
-        folder, prepared.recipe, data_sha256=prepared.data_sha256, base_sha256=prepared.base.manifest.sha256
-    )
+    sources = _sources(prepared)
+    recipe = plan.begun(folder, sources) or prepared.recipe
     publisher = Publisher(settings, state, lease, job, prepared, recipe)
+    if plan.begun(folder, sources) is None:
+        publisher.withdraw_all()  # of an attempt at something else
+        plan.begin(folder, sources, recipe)
     return _Run(settings, state, lease, job, prepared, recipe, folder, publisher)
 
 
@@ -149,13 +183,14 @@ def _train(run: _Run, report: Report | None, stop: threading.Event) -> Outcome:
     try:
         return _attempt(run, tokens, report, stop)
     except Exception as error:
-        # Of several processes all must begin again: the trainer sees to that.
-        if not is_out_of_memory(error) or fewer is None or launch.is_launched():
+        if not is_out_of_memory(error) or fewer is None:
             raise
     # Here, after the handler, the traceback no longer holds the tensors of the failed attempt.
     leases.set_micro_batch_tokens(run.state, run.lease, fewer)
     message = f"Out of memory with micro-batches of {tokens} tokens; trying again with {fewer}"
     leases.report_event(run.state, run.lease, message, level="warn")
+    if launch.is_launched():  # all processes must begin again: whoever launched them sees to that
+        raise StoppedError(message)
     return _attempt(run, fewer, report, stop)
 
 

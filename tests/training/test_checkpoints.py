@@ -1,12 +1,12 @@
 """Only a sealed checkpoint counts, and the log never knows more than it."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from training import checkpoints
-from training.plan import settle
+from training.examples.labels import IGNORED, Row
+from training.plan import Sources, begin, begun
 from training.progress import EpochMetrics, RunLog, StepMetrics, best_epoch, should_stop
 
 from .runs import RECIPE
@@ -73,13 +73,19 @@ def test_early_stopping_follows_the_validation_loss(
     assert should_stop(epochs, patience) is stop
 
 
-def test_a_run_that_goes_on_keeps_its_recipe_and_other_data_begin_anew(tmp_path: Path) -> None:
+def test_a_run_goes_on_only_with_the_same_base_data_and_rows(tmp_path: Path) -> None:
     folder = tmp_path / "job"
-    other = replace(RECIPE, rank=32)
-    assert settle(folder, RECIPE, data_sha256="d", base_sha256="b") == RECIPE
+    rows = [Row(1, [1, 2, 3], [IGNORED, 2, 3])]
+    sources = Sources.of("b", "d", rows)
+    assert begun(folder, sources) is None
+    begin(folder, sources, RECIPE)
     (folder / "steps.jsonl").write_text("")
-    assert settle(folder, other, data_sha256="d", base_sha256="b") == RECIPE
-    assert settle(folder, other, data_sha256="D", base_sha256="b") == other
+    assert begun(folder, Sources.of("b", "d", rows)) == RECIPE
+    for other in (
+        Sources.of("B", "d", rows), Sources.of("b", "D", rows), Sources.of("b", "d", [Row(1, [1, 2], [IGNORED, 2])])
+    ):  # fmt: skip
+        assert begun(folder, other) is None
+    begin(folder, sources, RECIPE)
     assert not (folder / "steps.jsonl").exists()
 
 

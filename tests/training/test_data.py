@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from local_llm.errors import InvalidInputError, TrainingDataError
-from training.examples.data import MINIMUM_EXAMPLES, read_training_file
+from training.examples.data import MAXIMUM_BLANK_LINES, MINIMUM_EXAMPLES, check_training_file, read_training_file
 from training.examples.lines import MAXIMUM_LINE_BYTES
 from training.examples.rules import MAXIMUM_PROBLEMS
 
@@ -109,3 +109,10 @@ def test_developer_is_system_and_weight_zero_is_not_trained(tmp_path: Path) -> N
         ("system", False), ("user", False), ("assistant", False), ("user", False), ("assistant", True),
     ]  # fmt: skip
     assert turns[3].for_template() == {"role": "user", "content": "Hi", "name": "ana"}
+
+
+def test_a_file_of_nothing_but_line_ends_is_not_read_to_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "blank.jsonl"
+    file.write_bytes(b"\n" * (MAXIMUM_BLANK_LINES + 10))
+    with pytest.raises(TrainingDataError, match=r"line 100001: more than 100,000 blank lines"):
+        check_training_file(file)

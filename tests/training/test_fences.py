@@ -92,7 +92,7 @@ def test_a_checkpoint_that_was_unlisted_by_a_killed_attempt_does_not_stay_served
 
     def report(done: int, _total: int, _note: str) -> None:
         if done == 3:
-            jobs.remove_checkpoint(state, lease, 2)
+            leases.remove_checkpoint(state, lease, 2)
 
     run_job(settings, state, lease, report=report)
     listed = {row.model_name for row in jobs.checkpoints_of(state, lease.job_id)}

@@ -19,6 +19,8 @@ from training.examples.rules import MAXIMUM_PROBLEMS, ROLES, calls_of, method_of
 from training.hyperparameters import Method
 
 MINIMUM_EXAMPLES = 10
+# A file of nothing but line ends would keep a server busy for minutes.
+MAXIMUM_BLANK_LINES = 100_000
 TEXT_KEYS = ("name", "tool_call_id")
 
 
@@ -122,6 +124,7 @@ class _Check:
     minimum: int
     param: str
     examples: int = 0
+    blank_lines: int = 0
     size_bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
     digest: Any = field(default_factory=hashlib.sha256)
@@ -134,6 +137,9 @@ class _Check:
             for number, line in numbered_lines(handle, self.digest):
                 if number == 1:
                     self._refuse_other_files(line)
+                if line is not None and not line.strip():
+                    self._count_blank(number)
+                    continue
                 row = self._row(number, line)
                 if len(self.problems) >= MAXIMUM_PROBLEMS:
                     self._raise()
@@ -152,8 +158,6 @@ class _Check:
 
     def _row(self, number: int, line: bytes | None) -> dict[str, Any] | None:
         """The row of a line that has a good one."""
-        if line is not None and not line.strip():
-            return None
         try:
             row = with_tools(parse_line(line))
         except LineError as error:
@@ -163,6 +167,12 @@ class _Check:
         reasons = reasons_against(row, self.method or "supervised")
         self.problems += [Problem(number, reason) for reason in reasons]
         return None if reasons else row
+
+    def _count_blank(self, number: int) -> None:
+        self.blank_lines += 1
+        if self.blank_lines > MAXIMUM_BLANK_LINES:
+            self.problems.append(Problem(number, f"more than {MAXIMUM_BLANK_LINES:,} blank lines"))
+            self._raise()
 
     def _refuse_other_files(self, first_line: bytes | None) -> None:
         reason = refuse_other_files(first_line)
