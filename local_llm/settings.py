@@ -110,7 +110,10 @@ class TrainingSettings(Section):
     early_stopping_epochs: int = Field(
         0,
         ge=0,
-        description="End after so many epochs without a better validation loss and keep the best; 0: never.",
+        description=(
+            "End after so many epochs without a better validation loss and keep the best; 0: never. For jobs with a "
+            "validation file."
+        ),
     )
     max_tokens: int = Field(2048, gt=0, description="Longest training example, in tokens.")
     over_long: OverLong = Field(
