@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.fileio import CHUNK_BYTES, fsync_path
-from local_llm.identifiers import new_id, now
+from local_llm.identifiers import new_ordered_id, now
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import File, State
@@ -122,7 +122,9 @@ class FileStore:
 
     def begin(self, *, filename: str, purpose: str, project_id: str, max_bytes: int | None = None) -> FileWriter:
         """A writer for a file that arrives in chunks; `max_bytes` defaults to server.max_upload_bytes."""
-        row = File(id=new_id("file-"), project_id=project_id, filename=clean_filename(filename), purpose=purpose)
+        row = File(
+            id=new_ordered_id("file-"), project_id=project_id, filename=clean_filename(filename), purpose=purpose
+        )
         limit = self._default_max_bytes if max_bytes is None else max_bytes
         return FileWriter(self._folder, self._state, row, max_bytes=limit, quota_bytes=self._quota_bytes)
 

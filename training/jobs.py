@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.files import FINE_TUNE
-from local_llm.identifiers import new_id, now
+from local_llm.identifiers import new_ordered_id, now
 from local_llm.permissions import Caller
 from local_llm.state import File, Job, JobCheckpoint, JobEvent, State
 from training.hyperparameters import SEED
@@ -189,7 +189,7 @@ def _insert(session: Session, caller: Caller, request: JobRequest, receipt: Rece
     _refuse_request(session, caller, request)
     method = request.method_json()
     job = Job(
-        id=new_id("ftjob-"),
+        id=new_ordered_id("ftjob-"),
         project_id=caller.project_id,
         model=request.model,
         training_file=request.training_file,

@@ -88,6 +88,7 @@ def test_a_paused_job_is_resumed_and_a_cancelled_one_ends(client: openai.OpenAI,
         return [int(event.data["step"]) for event in events if event.type == "metrics"]
 
     job, other = create(3), create(50)
+    wait(client, job.id, "running")  # first come, first served
     while not steps(job.id):
         time.sleep(0.2)
     assert client.fine_tuning.jobs.pause(job.id).status == "paused"

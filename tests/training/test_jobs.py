@@ -35,6 +35,18 @@ def messages(state: State, job: Job, admin: Caller) -> list[str]:
     return [event.message for event in reversed(jobs.list_events(state, job.id, admin, limit=100)[0])]
 
 
+def test_jobs_of_one_second_are_taken_and_listed_in_the_order_in_which_they_came(
+    state: State, admin: Caller, file_id: str
+) -> None:
+    made = []
+    for _ in range(10):
+        made.append(create(state, admin, file_id).id)
+        time.sleep(0.002)
+    assert [job.id for job in jobs.list_jobs(state, admin)[0]] == made[::-1]
+    taken = [leases.claim_next(state) for _ in made]
+    assert [lease.job_id for lease in taken if lease] == made
+
+
 def test_of_two_claimants_one_wins(state: State, admin: Caller, file_id: str) -> None:
     for _ in range(5):
         create(state, admin, file_id)
