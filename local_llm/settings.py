@@ -111,8 +111,8 @@ class TrainingSettings(Section):
         0,
         ge=0,
         description=(
-            "End after so many epochs without a better validation loss and keep the best; 0: never. For jobs with a "
-            "validation file."
+            "End after so many epochs without a better validation loss and keep the best; 0: never. For jobs with "
+            "a validation file."
         ),
     )
     max_tokens: int = Field(2048, gt=0, description="Longest training example, in tokens.")
