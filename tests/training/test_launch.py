@@ -69,7 +69,8 @@ def test_the_launcher_starts_as_many_as_asked_and_tells_of_a_kill(tmp_path: Path
     program = tmp_path / "training.py"  # found before the package, as the working folder comes first
     program.write_text(
         "import os, signal\n"
-        "print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'], os.environ['MASTER_ADDR'], flush=True)\n"
+        "line = ' '.join(os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR'))\n"
+        "os.write(1, f'{line}\\n'.encode())\n"  # in one piece: two processes write to one pipe
         "if os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run(
@@ -79,7 +80,7 @@ def test_the_launcher_starts_as_many_as_asked_and_tells_of_a_kill(tmp_path: Path
         capture_output=True,
         check=False,
     )
-    assert sorted(done.stdout.decode().splitlines()) == ["rank 0 of 2 127.0.0.1", "rank 1 of 2 127.0.0.1"]
+    assert sorted(done.stdout.decode().splitlines()) == ["0 2 127.0.0.1", "1 2 127.0.0.1"]
     assert done.returncode == 1
     assert launch.was_killed(done.returncode, done.stderr)
 
