@@ -82,11 +82,12 @@ class Quickstart:
             raise InvalidInputError("this box has keys", hint="set OPENAI_API_KEY to one of them")
 
     def _adapter(self) -> str:
-        """The adapter trained on this very file, or a new one."""
+        """The finished adapter trained on this very file, or a new one."""
         data = WORLD / "training.jsonl"
         for row in command("models", "list"):
+            finished = row["kind"] == "adapter" and row["step_number"] is None  # else it is a checkpoint
             of_this_base = row.get("base") == self.settings.engine.model
-            if row["kind"] == "adapter" and of_this_base and row["data_sha256"] == sha256_of(data):
+            if finished and of_this_base and row["data_sha256"] == sha256_of(data):
                 say(f"  reusing {row['name']}")
                 return str(row["name"])
         result = command("train", "adapter", str(data), "--suffix", SUFFIX, *TRAINING)

@@ -138,7 +138,13 @@ def _describe(model: Model) -> dict[str, Any]:
 
 
 def _describe_adapter(registry: AdapterRegistry, row: Adapter) -> dict[str, Any]:
-    described = {"name": row.name, "kind": "adapter", "base": row.base_model, "base_sha256": row.base_sha256}
+    described = {
+        "name": row.name,
+        "kind": "adapter",
+        "base": row.base_model,
+        "base_sha256": row.base_sha256,
+        "step_number": row.step_number,
+    }
     try:
         manifest = read_json(registry.path(row.id) / MANIFEST)
     except (OSError, ValueError):
