@@ -9,9 +9,11 @@ from typing import Any
 
 from sqlalchemy import or_, select
 
-from index.collection import Access, CollectionStore, create_database
-from index.encode import Encoder, fingerprint_of
-from index.ingest import Ingestion, refuse_equal_names
+from index.collection.store import Access, CollectionStore, create_database
+from index.documents.parser_process import ParserProcess
+from index.documents.split import Splitter
+from index.encoding.encoder import Encoder, fingerprint_of
+from index.ingestion.ingest import Ingestion, refuse_equal_names
 from index.interface import (
     CollectionInfo,
     CollectionStats,
@@ -23,8 +25,6 @@ from index.interface import (
     Source,
     silent,
 )
-from index.parser_process import ParserProcess
-from index.split import Splitter
 from local_llm import ledger
 from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
 from local_llm.identifiers import is_name, new_id, now

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from index.parse import parse
+from index.documents.parse import parse
 from local_llm.embedded import CHAT, locate
 from local_llm.prompts import INSTRUCTION
 

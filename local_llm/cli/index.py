@@ -56,7 +56,7 @@ def add(
 ) -> None:
     """Adds documents, or replaces those of the same names. What is unchanged is not encoded again."""
     from index.access import open_index
-    from index.ingest import find_sources
+    from index.ingestion.ingest import find_sources
 
     box: CommandContext = context.obj
     sources, attributes = find_sources(paths), _attributes(attribute)

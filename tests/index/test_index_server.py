@@ -15,7 +15,7 @@ import pytest
 
 from index.access import open_index
 from index.client import AsyncIndexClient, IndexClient
-from index.ingest import find_sources
+from index.ingestion.ingest import find_sources
 from index.interface import Index
 from index.server import listening, make_server
 from index.service import IndexService

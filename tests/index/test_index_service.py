@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from index.ingest import find_sources
+from index.ingestion.ingest import find_sources
 from index.interface import EVERYONE, Skipped
 from index.service import IndexService
 from local_llm import ledger

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from handmade_files import write_docx, write_pdf
 
-from index.parse import HTML, ParsedDocument, UnparsableDocument, parse
-from index.parser_process import ParserProcess
+from index.documents.parse import HTML, ParsedDocument, UnparsableDocument, parse
+from index.documents.parser_process import ParserProcess
 
 
 def read(path: Path) -> ParsedDocument:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from index.ingest import find_sources
+from index.ingestion.ingest import find_sources
 from index.service import IndexService
 from local_llm.permissions import Caller
 

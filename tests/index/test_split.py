@@ -6,10 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from index.documents.parse import MARKDOWN, PDF, PLAIN, ParsedDocument
+from index.documents.split import MOST_CHARACTERS_PER_TOKEN, PATH_SEPARATOR, Passage, Splitter, split_sentences
 from index.interface import Page
-from index.parse import MARKDOWN, PDF, PLAIN, ParsedDocument
 from index.service import IndexService
-from index.split import MOST_CHARACTERS_PER_TOKEN, PATH_SEPARATOR, Passage, Splitter, split_sentences
 from local_llm.errors import SettingsError
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.vectors import VectorIndex
+from index.vectors.exact import VectorIndex
 
 DIMENSION = 8
 

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from index.documents.parse import MARKDOWN, PLAIN, ParsedDocument, UnparsableDocument, media_type_of, parse
 from index.interface import Page
-from index.parse import MARKDOWN, PLAIN, ParsedDocument, UnparsableDocument, media_type_of, parse
 from local_llm import offline
 
 BLOCK_BYTES = 1 << 16
@@ -35,7 +35,7 @@ class ParserProcess:
         self._end()
 
     def parse(self, path: Path, filename: str) -> ParsedDocument:
-        """Like `index.parse.parse`, but a crash or a timeout is an UnparsableDocument too."""
+        """Like `index.documents.parse.parse`, but a crash or a timeout is an UnparsableDocument too."""
         if media_type_of(filename) in (MARKDOWN, PLAIN):
             return parse(path, filename)
         if self._child is None or self._child.poll() is not None:
@@ -75,12 +75,12 @@ class ParserProcess:
 
 def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "index.parser_process"],
+        [sys.executable, "-m", "index.documents.parser_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=offline.environment(),
-        cwd=Path(__file__).parents[1],  # where `-m` finds this package, installed or not
+        cwd=Path(__file__).parents[2],  # where `-m` finds this package, installed or not
     )
 
 

@@ -8,12 +8,12 @@ from time import perf_counter
 
 import numpy as np
 
-from index.collection import Access, CollectionStore, NewDocument
-from index.encode import BATCH, Encoder, Vectors
+from index.collection.store import Access, CollectionStore, NewDocument
+from index.documents.parse import ParsedDocument, UnparsableDocument
+from index.documents.parser_process import ParserProcess
+from index.documents.split import Passage, Splitter
+from index.encoding.encoder import BATCH, Encoder, Vectors
 from index.interface import IngestReport, Report, Skipped, Source
-from index.parse import ParsedDocument, UnparsableDocument
-from index.parser_process import ParserProcess
-from index.split import Passage, Splitter
 from local_llm.errors import InvalidInputError
 from local_llm.fileio import sha256_of
 

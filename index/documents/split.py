@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from index.parse import WITH_HEADINGS, ParsedDocument
+from index.documents.parse import WITH_HEADINGS, ParsedDocument
 from local_llm.errors import IntegrityError, SettingsError
 
 TokenEnds = Callable[[str], list[int]]

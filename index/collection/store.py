@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from index.encode import Vectors
+from index.documents.parse import ParsedDocument
+from index.documents.split import Passage
+from index.encoding.encoder import Vectors
 from index.interface import EVERYONE, DocumentInfo, DocumentText, Hit, Page
-from index.parse import ParsedDocument
-from index.split import Passage
-from index.vectors import Ids, VectorIndex
+from index.vectors.exact import Ids, VectorIndex
 from local_llm.errors import IntegrityError, NotFoundError
 from local_llm.fileio import fsync_path
 from local_llm.identifiers import new_id, now

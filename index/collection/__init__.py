@@ -1,0 +1,1 @@
+"""One collection: the truth in its own database."""

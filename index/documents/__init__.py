@@ -1,0 +1,1 @@
+"""A file in, its passages out: parse, split."""

@@ -1,0 +1,1 @@
+"""The way from files to stored passages."""

@@ -1,0 +1,1 @@
+"""The nearest vectors: a view of a collection that can always be rebuilt."""
