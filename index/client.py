@@ -19,6 +19,7 @@ from index.interface import (
     IngestReport,
     Ranking,
     Record,
+    ReembedReport,
     Report,
     Source,
     Splitting,
@@ -169,6 +170,11 @@ class IndexClient:
             attributes=attributes,
         )
         return wire.sync_report(found)
+
+    def reembed(
+        self, caller: Caller, collection: str, *, encoder: str | None = None, report: Report = silent
+    ) -> ReembedReport:
+        return ReembedReport(**self._call_long("reembed", caller, report, collection=collection, encoder=encoder))
 
     def set_access(
         self,

@@ -214,6 +214,13 @@ class SyncReport:
 
 
 @dataclass(frozen=True)
+class ReembedReport:
+    encoder: str
+    passages: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Embeddings:
     """vectors: [texts, dimension], rows of length 1. `truncated` texts were longer than the encoder reads."""
 
@@ -313,6 +320,16 @@ class Index(Protocol):
         Nothing is removed before everything new is complete. A file that cannot be read keeps its old version.
 
         Raises: InvalidInputError if a source's name does not begin with the scope.
+        """
+
+    def reembed(
+        self, caller: Caller, collection: str, *, encoder: str | None = None, report: Report = silent
+    ) -> ReembedReport:
+        """Moves a collection to another encoder (None: that of the settings) while searches go on with the old one.
+
+        From one search to the next all passages are as the new encoder sees them. Progress counts passages.
+
+        Raises: ForbiddenError unless the caller is an admin.
         """
 
     def set_access(

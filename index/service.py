@@ -18,6 +18,7 @@ from index.documents.split import Splitter
 from index.encoding.encoder import Encoder, fingerprint_of
 from index.ingestion.ingest import Ingestion, refuse_equal_names
 from index.ingestion.records import as_documents
+from index.ingestion.reembed import Reembedding
 from index.ingestion.sync import plan_sync
 from index.interface import (
     CollectionInfo,
@@ -28,6 +29,7 @@ from index.interface import (
     IngestReport,
     Ranking,
     Record,
+    ReembedReport,
     Report,
     SearchQuality,
     Source,
@@ -235,6 +237,21 @@ class IndexService:
             store.remove(plan.to_remove, caller.sees)
         return replace(plan, ingest=ingest)
 
+    def reembed(
+        self, caller: Caller, collection: str, *, encoder: str | None = None, report: Report = silent
+    ) -> ReembedReport:
+        if caller.role != "admin":
+            raise ForbiddenError("only an admin may move a collection to another encoder")
+        row = self._registry.usable(caller, collection)
+        if row.encoder == EXTERNAL:
+            raise ConflictError(f"the collection {row.name!r} has no encoder: its records bring their vectors")
+        store, following = self._store(row), self.encoder(encoder)
+        if store.generation.fingerprint == following.fingerprint:
+            return ReembedReport(following.name, 0, 0.0)
+        outcome = Reembedding(store, following, report).run()
+        self._registry.update(row.id, {"encoder": following.name, "encoder_fingerprint": following.fingerprint})
+        return outcome
+
     def set_access(
         self,
         caller: Caller,
@@ -268,7 +285,13 @@ class IndexService:
         scope = Scope(caller.sees, None if filters is None else parse_filter(filters))
         row = self._registry.usable(caller, collection)
         store = self._store(row)
-        return store.search(row.name, self._query_vector(row, store, query), k, scope)
+        while True:
+            generation = store.generation
+            vector = self._query_vector(row, store, query)
+            hits = store.search(row.name, vector, k, scope)
+            # Else it was encoded for vectors that others took the place of: asked again, it is encoded for these.
+            if store.generation is generation:
+                return hits
 
     def documents(self, caller: Caller, collection: str) -> list[DocumentInfo]:
         return self._store(self._registry.get(caller, collection)).documents(caller.sees)

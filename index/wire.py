@@ -40,7 +40,7 @@ METHODS = (
     "documents",
     "document",
 )
-LONG_METHODS = ("add", "sync")
+LONG_METHODS = ("add", "sync", "reembed")
 
 Json = dict[str, Any]
 

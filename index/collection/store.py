@@ -17,7 +17,8 @@ from index.collection.catalog import Catalog
 from index.collection.database import Database, to_json
 from index.collection.documents import Access, Counts, Ids, NewDocument, StoredDocument, Vectors, Written
 from index.collection.filters import Scalar
-from index.collection.live_view import Generation, open_view, snapshot_folder
+from index.collection.live_view import Generation, catch_up, drop_snapshots, open_view, snapshot_folder
+from index.collection.next_generation import NextGeneration
 from index.collection.scope import Candidate, Scope
 from index.interface import DocumentInfo, DocumentText, Hit
 from index.vectors.view import VectorView, ViewOptions, ViewStats
@@ -51,12 +52,11 @@ class CollectionStore:
         self._options = options
         self._catalog = Catalog(self._database.iterate("SELECT number, allow FROM documents"), self._column)
         self._generation = self._active_generation()
-        self._view: VectorView | None = None
+        self._view = self._view_of(self._generation.number, self._generation.dimension)
         self._changed = 0  # passages that came or went since the last snapshot
         self._closed = False
         self._measured_rows = 0  # how many there were when the view was last measured
         self._asked: deque[Vectors] = deque(maxlen=MOST_RECORDED_QUERIES)
-        self._open_view()
 
     def close(self, *, snapshot: bool = True) -> None:
         """Leaves a snapshot behind if the last one is out of date, unless told not to."""
@@ -128,7 +128,7 @@ class CollectionStore:
     def nearest(self, query: Vectors, k: int, scope: Scope) -> list[Candidate]:
         """The k passages whose vectors are nearest to the query's (float32 [dimension]), by cosine, best first."""
         view = self._view
-        if view is None:
+        if view is None or view.options.dimension != len(query):  # of a generation that was just left
             return []
         allowed = self._catalog.allowed(scope.principals, scope.filter)
         scores, ids = view.search(query.reshape(1, -1), k, allowed)
@@ -211,16 +211,51 @@ class CollectionStore:
             self._changed = 0
             view.save(snapshot_folder(self._database, self._generation.number))
 
+    # Another encoder
+
+    def begin_generation(self, encoder: str, fingerprint: str) -> NextGeneration:
+        return NextGeneration(self._database, encoder, fingerprint)
+
+    def adopt(self, following: NextGeneration, complete: Callable[[], None]) -> None:
+        """Has searches use another generation from now on, and drops the one before.
+
+        Its vectors are read and its structure built beside the old ones, while searches go on; what changes
+        meanwhile is encoded by `complete` while nothing can change.
+        """
+        view = self._view_of(following.number, following.dimension)
+        while view is not None and view.maintain():
+            pass
+        with self._database.lock:
+            complete()
+            view = self._caught_up(view, following)
+            with self._database.transaction() as connection:
+                connection.execute("UPDATE generations SET active = 0 WHERE active")
+                connection.execute("UPDATE generations SET active = 1 WHERE number = ?", (following.number,))
+                connection.execute(f"DROP TABLE vectors_{self._generation.number}")
+                connection.execute("DELETE FROM generations WHERE NOT active")
+                connection.execute("DELETE FROM recorded_queries")
+            self._asked.clear()
+            self._view, self._generation = view, self._active_generation()
+            self._measured_rows = 0
+            self.save_view()
+            drop_snapshots(self._database, but=self._generation.number)
+
+    def _caught_up(self, view: VectorView | None, following: NextGeneration) -> VectorView | None:
+        dimension = following.dimension
+        if view is None or dimension is None:
+            return self._view_of(following.number, dimension)
+        catch_up(view, self._database, following.number, dimension)
+        return view
+
+    def _view_of(self, generation: int, dimension: int | None) -> VectorView | None:
+        """None while there is no vector."""
+        return None if dimension is None else open_view(self._database, generation, self._options(dimension))
+
     # Below the surface
 
     def _active_generation(self) -> Generation:
         found = self._database.read("SELECT number, encoder, fingerprint, dimension FROM generations WHERE active")
         return Generation(**found[0])
-
-    def _open_view(self) -> None:
-        if self._generation.dimension is not None:
-            options = self._options(self._generation.dimension)
-            self._view = open_view(self._database, self._generation.number, options)
 
     def _column(self, key: str) -> Iterator[tuple[int, Scalar]]:
         query = "SELECT number, value, type FROM documents, json_each(attributes) WHERE key = :key"
@@ -244,7 +279,7 @@ class CollectionStore:
             self._catalog.put(one.number, one.allow_json, one.attributes)
         if self._view is None:
             self._generation = self._active_generation()
-            self._open_view()
+            self._view = self._view_of(self._generation.number, self._generation.dimension)
             return
         self._view.add(
             np.concatenate([one.passages for one in written]),
