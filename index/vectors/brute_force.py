@@ -70,6 +70,17 @@ def _by_blocks(queries: Vectors, vectors: Vectors, k: int, rows: RowNumbers | No
     return found
 
 
+def stacked(lines: list[Found]) -> Found:
+    """One line for each; -inf and -1 fill the shorter ones."""
+    width = max(scores.shape[1] for scores, _ in lines)
+    scores = np.full((len(lines), width), -np.inf, np.float32)
+    rows = np.full((len(lines), width), -1, np.int64)
+    for number, (line_scores, line_rows) in enumerate(lines):
+        scores[number, : line_scores.shape[1]] = line_scores[0]
+        rows[number, : line_rows.shape[1]] = line_rows[0]
+    return scores, rows
+
+
 def merged(one: Found, other: Found, k: int) -> Found:
     """The k best of both."""
     scores = np.concatenate((one[0], other[0]), axis=1)
