@@ -89,7 +89,7 @@ class IndexSettings(Section):
     overlap_tokens: int = Field(16, ge=0, description="Tokens that neighbouring passages share.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where encoder and FAISS run.")
     parse_timeout_seconds: float = Field(120, gt=0, description="Longest time one document may take to parse.")
-    structure: Literal["auto", "exact", "hnsw", "ivf"] = Field(
+    structure: Literal["auto", "exact", "ivf"] = Field(
         "auto", description="How vectors are searched; `auto`: by their number and the device."
     )
     target_recall: float = Field(

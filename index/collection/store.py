@@ -33,7 +33,7 @@ SNAPSHOT_PASSAGES = 2000
 SNAPSHOT_SHARE = 0.05
 LENGTH_TOLERANCE = 1e-3
 
-# The view is measured with recorded queries once there are so many, and again when it has grown by half.
+# The view is measured with recorded queries once there are so many, and again when they have grown by half.
 ENOUGH_QUERIES = 50
 GROWN = 1.5
 
@@ -55,7 +55,8 @@ class CollectionStore:
         self._view = self._view_of(self._generation.number, self._generation.dimension)
         self._changed = 0  # passages that came or went since the last snapshot
         self._closed = False
-        self._measured_rows = 0  # how many there were when the view was last measured
+        self._recorded = self._database.read("SELECT count(*) AS queries FROM recorded_queries")[0]["queries"]
+        self._measured_queries = self._recorded  # recorded when the view was last measured with them
         self._asked: deque[Vectors] = deque(maxlen=MOST_RECORDED_QUERIES)
 
     def close(self, *, snapshot: bool = True) -> None:
@@ -236,7 +237,7 @@ class CollectionStore:
                 connection.execute("DELETE FROM recorded_queries")
             self._asked.clear()
             self._view, self._generation = view, self._active_generation()
-            self._measured_rows = 0
+            self._recorded = self._measured_queries = 0
             self.save_view()
             drop_snapshots(self._database, but=self._generation.number)
 
@@ -326,21 +327,23 @@ class CollectionStore:
                 "DELETE FROM recorded_queries WHERE id <= (SELECT max(id) FROM recorded_queries) - ?",
                 (MOST_RECORDED_QUERIES,),
             )
+        self._recorded = min(self._recorded + len(asked), MOST_RECORDED_QUERIES)
 
     def _measure(self, sample: Sample) -> None:
-        """Measures the view, and has it tuned, when it has become another since: built, or grown by half."""
-        stats = self.view_stats()
-        if stats is None or stats.effort is None:  # exact: there is nothing to tune
+        """Gives a view that approximates queries to be measured and tuned with: better ones as soon as there are."""
+        view = self._view
+        if view is None or view.stats().effort is None:  # exact: there is nothing to tune
             return
-        if stats.recall is not None and stats.rows < GROWN * self._measured_rows:
+        if self._recorded >= ENOUGH_QUERIES and (
+            view.questions_source != "queries" or self._recorded >= GROWN * self._measured_queries
+        ):
+            self._measured_queries = self._recorded
+            view.measure(self._recorded_queries(), "queries")
+        elif view.questions_source is None:
+            view.measure(sample(self), "passages")
+        else:
             return
-        recorded = self._recorded_queries()
-        asked = len(recorded) >= ENOUGH_QUERIES
-        queries = recorded if asked else sample(self)
-        if self._view is not None and len(queries):
-            self._view.measure(queries, "queries" if asked else "passages")
-            self._measured_rows = stats.rows
-            self._changed += 1  # the snapshot has another effort now
+        self._changed += 1  # the snapshot has another effort
 
     def _recorded_queries(self) -> Vectors:
         rows_ = self._database.read("SELECT vector FROM recorded_queries ORDER BY id DESC")

@@ -225,6 +225,11 @@ class VectorView:
     # What is there
 
     @property
+    def questions_source(self) -> QuerySource | None:
+        """Of the questions that measure() was given; None: the effort is tuned on rows of the view itself."""
+        return self._questions.source if self._questions else None
+
+    @property
     def max_id(self) -> int:
         """The largest id ever added, removed ones too; -1 where none was."""
         return self._max_id
