@@ -330,7 +330,7 @@ class CollectionStore:
         self._recorded = min(self._recorded + len(asked), MOST_RECORDED_QUERIES)
 
     def _measure(self, sample: Sample) -> None:
-        """Gives a view that approximates queries to be measured and tuned with: better ones as soon as there are."""
+        """Gives a view that approximates queries to be tuned with: better ones as soon as there are."""
         view = self._view
         if view is None or view.stats().effort is None:  # exact: there is nothing to tune
             return
