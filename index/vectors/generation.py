@@ -1,6 +1,8 @@
 """What a search sees: rows, the structure over the first of them, and how much of it to look at."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -9,13 +11,17 @@ from index.vectors.access_lock import AccessLock
 from index.vectors.brute_force import Found, RowNumbers
 from index.vectors.effort import Effort, unmeasured
 from index.vectors.filters import FilterCache, Visible, visible_rows
-from index.vectors.inverted_lists import InvertedLists
+from index.vectors.inverted_lists import InvertedLists, Lists
 from index.vectors.rows import Ids, Mask, RowStore, Vectors
 
 # Costs in scorings of one row by itself (0.1 microseconds at 384 dimensions). Source: docs/benchmarks.md.
 CODE_COST = 0.06
 LIST_COST = 0.4
 CALL_COST = 500.0
+# Source: docs/benchmarks.md, filters whose documents lie far from the query.
+LATE = 0.1
+
+NO_ROWS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,8 @@ class Generation:
         visible = None
         if allowed is not None or self.store.dead:
             visible = self._filters.visible(self.store, allowed, list_of_row, self.lists.lists)
-        tail = visible_rows(self.store.rows, allowed, len(list_of_row))
+        rows = self.store.rows
+        tail = visible_rows(rows, allowed, len(list_of_row)) if len(rows) > len(list_of_row) else NO_ROWS
         lines = (
             self._scan_all(self.lists, queries, k)
             if visible is None
@@ -104,8 +111,9 @@ class Generation:
         allowed: Mask | None,
     ) -> Found:
         rows = self.store.rows
-        candidates = candidates[(candidates >= 0) & (candidates < covered)]
-        candidates = candidates[rows.live[candidates]]
+        candidates = candidates[candidates.view(np.uint64) < covered]  # -1, too, is not below it
+        if self.store.dead:
+            candidates = candidates[rows.live[candidates]]
         if len(candidates) < min(k, inside):  # the lists looked at hold too few of what there is
             return self.search_exact(query[None], k, allowed)
         if len(tail):
@@ -126,13 +134,46 @@ class Generation:
         probes = effort.probes_for(k * visible.covered / visible.count)
         wanted = effort.candidates_for(k)
         occupied = int(np.count_nonzero(visible.occupied))
-        of_lists = visible.count * min(1.0, probes / occupied)
-        scanned = min(probes, occupied) * visible.covered / lists.lists
-        choosing = CALL_COST + LIST_COST * lists.lists
-        if visible.count <= choosing + min(of_lists, wanted + CODE_COST * scanned):
+        members = visible.count * min(1.0, probes / occupied)
+        codes = wanted + CODE_COST * min(probes, occupied) * visible.covered / lists.lists
+        if visible.count <= CALL_COST + LIST_COST * lists.lists + min(members, codes):
             return visible.members
-        nearest = lists.lists_of(query, probes, visible.occupied)
-        if of_lists <= wanted + CODE_COST * scanned:
-            return visible.members_of(nearest)
+        look = visible.members_of if members <= codes else partial(self._scan, lists, query, wanted, visible)
+        return self._through_lists(lists, query, k, visible, probes, look)
+
+    def _scan(
+        self, lists: InvertedLists, query: Vectors, wanted: int, visible: Visible, chosen: Lists
+    ) -> RowNumbers:
         with self.lock.reading():
-            return lists.scan_lists(query[None], wanted, nearest, visible.bits)[0]
+            found = lists.scan_lists(query[None], wanted, chosen, visible.bits)[0]
+        return found[found >= 0]
+
+    def _through_lists(
+        self,
+        lists: InvertedLists,
+        query: Vectors,
+        k: int,
+        visible: Visible,
+        probes: int,
+        look: Callable[[Lists], RowNumbers],
+    ) -> RowNumbers:
+        """The best visible rows, list by list from the nearest.
+
+        A filter may admit what lies far from the query, where the order of the lists says little and the nearest
+        hold only strays: so many lists are looked at as hold as many rows as `probes` lists would on average, and
+        twice as many again while more than a few of the best were found in the farther half.
+        """
+        order = lists.by_nearness(query, visible.occupied)
+        budget = probes * visible.count / len(order)
+        enough = int(np.searchsorted(np.cumsum(visible.sizes[order]), budget)) + 1
+        done, until, best = 0, min(len(order), max(probes, enough)), NO_ROWS
+        near = np.zeros(lists.lists, np.bool_)
+        while True:
+            fresh = np.concatenate((best, look(order[done:until])))
+            fresh = fresh[self.store.rows.live[fresh]]
+            best = brute_force.nearest(query[None], self.store.rows.vectors, k, fresh)[1][0]
+            near[order[: until // 2]] = True
+            late = len(best) - int(np.count_nonzero(near[lists.list_of_row[best]]))
+            if until == len(order) or (late <= LATE * k and len(best) == k):
+                return best
+            done, until = until, min(len(order), 2 * until)

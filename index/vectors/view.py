@@ -272,7 +272,8 @@ def _tuning_from(facts: dict[str, Any]) -> Tuning:
 def _with_ids(generation: Generation, found: brute_force.Found) -> tuple[Vectors, Ids]:
     scores, rows = found
     ids = generation.store.rows.ids[rows]
-    ids[rows < 0] = -1
+    if len(rows) > 1:
+        ids[rows < 0] = -1
     return scores, ids
 
 
