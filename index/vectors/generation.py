@@ -9,8 +9,9 @@ import numpy as np
 from index.vectors import brute_force
 from index.vectors.access_lock import AccessLock
 from index.vectors.brute_force import Found, RowNumbers
+from index.vectors.device_rows import DeviceRows
 from index.vectors.effort import Effort, unmeasured
-from index.vectors.filters import FilterCache, Visible, visible_rows
+from index.vectors.filters import FilterCache, Visible, permitted, visible_rows
 from index.vectors.inverted_lists import InvertedLists, Lists
 from index.vectors.rows import Ids, Mask, RowStore, Vectors
 
@@ -20,6 +21,7 @@ LIST_COST = 0.4
 CALL_COST = 500.0
 # Source: docs/benchmarks.md, filters whose documents lie far from the query.
 LATE = 0.1
+BUDGET = 1.25
 
 NO_ROWS = np.empty(0, np.int64)
 
@@ -50,6 +52,7 @@ class Generation:
     ):
         self.store = store
         self.lists = lists
+        self.device_rows: DeviceRows | None = None
         self.trained_rows = trained_rows  # when the centroids were found
         self.tuning = tuning or Tuning(unmeasured(lists.lists if lists else 1))
         self.lock = AccessLock()  # read by searches of the lists, written by what appends to them
@@ -58,17 +61,22 @@ class Generation:
     def strike_out(self, ids: Ids) -> None:
         self._filters.strike_out(self.store.strike_out(ids))
 
-    def fold(self, limit: int) -> None:
-        """Takes the first `limit` rows of the tail into the lists."""
-        if self.lists is not None:
-            start = self.lists.count
-            vectors = self.store.rows.vectors[start : start + limit]
-            with self.lock.writing():
-                self.lists.append(vectors)
+    @property
+    def structure(self) -> "InvertedLists | DeviceRows | None":
+        return self.device_rows or self.lists
 
     @property
     def tail(self) -> int:
-        return len(self.store.rows) - (self.lists.count if self.lists else 0)
+        """Rows that the structure does not cover."""
+        return len(self.store.rows) - (self.structure.count if self.structure else 0)
+
+    def fold(self, limit: int) -> None:
+        """Takes the first `limit` rows of the tail into the structure."""
+        if self.structure is not None:
+            start = self.structure.count
+            vectors = self.store.rows.vectors[start : start + limit]
+            with self.lock.writing():
+                self.structure.append(vectors)
 
     # Searching
 
@@ -79,6 +87,8 @@ class Generation:
         return brute_force.nearest(queries, rows.vectors, k, chosen)
 
     def search(self, queries: Vectors, k: int, allowed: Mask | None) -> Found:
+        if self.device_rows is not None:
+            return self._search_device(self.device_rows, queries, k, allowed)
         if self.lists is None:
             return self.search_exact(queries, k, allowed)
         list_of_row = self.lists.list_of_row  # what is appended from here on still counts as tail
@@ -119,6 +129,22 @@ class Generation:
         if len(tail):
             candidates = np.concatenate((candidates, tail))
         return brute_force.nearest(query[None], rows.vectors, k, candidates)
+
+    def _search_device(self, device_rows: DeviceRows, queries: Vectors, k: int, allowed: Mask | None) -> Found:
+        rows, covered = self.store.rows, device_rows.count
+        visible = None
+        if allowed is not None or self.store.dead:
+            visible = rows.live[:covered].copy()
+            if allowed is not None:
+                visible &= permitted(rows.groups[:covered], allowed)
+        tail = visible_rows(rows, allowed, covered)
+        lines = device_rows.candidates(queries, k, visible, covered) if covered else [NO_ROWS] * len(queries)
+        inside = covered if visible is None else int(np.count_nonzero(visible))
+        ranked = [
+            self._ranked(query, line, covered, inside, tail, k, allowed)
+            for query, line in zip(queries, lines, strict=True)
+        ]
+        return brute_force.stacked(ranked)
 
     def _scan_all(self, lists: InvertedLists, queries: Vectors, k: int) -> RowNumbers:
         effort = self.tuning.effort
@@ -164,7 +190,7 @@ class Generation:
         twice as many again while more than a few of the best were found in the farther half.
         """
         order = lists.by_nearness(query, visible.occupied)
-        budget = probes * visible.count / len(order)
+        budget = BUDGET * probes * visible.count / len(order)
         enough = int(np.searchsorted(np.cumsum(visible.sizes[order]), budget)) + 1
         done, until, best = 0, min(len(order), max(probes, enough)), NO_ROWS
         near = np.zeros(lists.lists, np.bool_)

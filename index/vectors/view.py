@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from index.vectors import brute_force
 from index.vectors.brute_force import RowNumbers
+from index.vectors.device_rows import device_for
 from index.vectors.effort import Effort
 from index.vectors.generation import Generation, Tuning
 from index.vectors.inverted_lists import InvertedLists
@@ -29,7 +30,7 @@ from index.vectors.upkeep import MEASURED_QUERIES, Job, copy_rows, next_job, que
 from local_llm.errors import IntegrityError, InvalidInputError
 
 Device = Literal["auto", "cpu", "cuda"]
-Structure = Literal["auto", "exact", "ivf"]
+Structure = Literal["auto", "exact", "ivf", "flat16"]
 QuerySource = Literal["queries", "passages"]
 DONE = object()
 
@@ -83,6 +84,7 @@ class VectorView:
         self._changing = threading.Lock()  # held by whoever changes rows or replaces the generation
         self._maintaining = threading.Lock()  # held by whoever builds, tunes or saves
         self._job: Job | None = None
+        self._device = device_for(options.device)
         self._questions: Questions | None = None
 
     # Changing
@@ -162,7 +164,7 @@ class VectorView:
             self._generation.tuning = self._tuning_of(self._generation)
 
     def _next_job(self) -> Job | None:
-        return next_job(self._generation, self.options.structure, self._publish, self._tuning_of)
+        return next_job(self._generation, self.options.structure, self._device, self._publish, self._tuning_of)
 
     def _tuning_of(self, generation: Generation) -> Tuning:
         target, asked = self.options.target_recall, self._questions
@@ -239,11 +241,12 @@ class VectorView:
             generation = self._generation
             rows, dead = generation.store.rows, generation.store.dead
         lists, tuning, target = generation.lists, generation.tuning, self.options.target_recall
+        on_device = generation.device_rows
         measured = tuning.recall if lists else 1.0
         return ViewStats(
-            structure="ivf" if lists else "exact",
+            structure="ivf" if lists else "flat16" if on_device else "exact",
             rows=len(rows) - dead,
-            tail=generation.tail if lists else 0,
+            tail=generation.tail if lists or on_device else 0,
             tombstones=dead,
             bytes=rows.nbytes + (lists.nbytes if lists else 0),
             recall=measured,
