@@ -20,8 +20,9 @@ CODE_COST = 0.06
 LIST_COST = 0.4
 CALL_COST = 500.0
 # Source: docs/benchmarks.md, filters whose documents lie far from the query.
+FAR = 1.25
 LATE = 0.1
-BUDGET = 1.25
+FEW_LISTS = 16
 
 NO_ROWS = np.empty(0, np.int64)
 
@@ -187,11 +188,13 @@ class Generation:
 
         A filter may admit what lies far from the query, where the order of the lists says little and the nearest
         hold only strays: so many lists are looked at as hold as many rows as `probes` lists would on average, and
-        twice as many again while more than a few of the best were found in the farther half.
+        twice as many again while any of the best were found in the farther half (or more than a few, where the
+        filter is not of that kind).
         """
         order = lists.by_nearness(query, visible.occupied)
-        budget = BUDGET * probes * visible.count / len(order)
+        budget = probes * visible.count / len(order)
         enough = int(np.searchsorted(np.cumsum(visible.sizes[order]), budget)) + 1
+        late_allowed = 0 if probes < FEW_LISTS or enough > FAR * probes else int(LATE * k)
         done, until, best = 0, min(len(order), max(probes, enough)), NO_ROWS
         near = np.zeros(lists.lists, np.bool_)
         while True:
@@ -200,6 +203,6 @@ class Generation:
             best = brute_force.nearest(query[None], self.store.rows.vectors, k, fresh)[1][0]
             near[order[: until // 2]] = True
             late = len(best) - int(np.count_nonzero(near[lists.list_of_row[best]]))
-            if until == len(order) or (late <= LATE * k and len(best) == k):
+            if until == len(order) or (late <= late_allowed and len(best) == k):
                 return best
             done, until = until, min(len(order), 2 * until)
