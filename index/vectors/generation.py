@@ -19,10 +19,10 @@ from index.vectors.rows import Ids, Mask, RowStore, Vectors
 CODE_COST = 0.06
 LIST_COST = 0.4
 CALL_COST = 500.0
-# Source: docs/benchmarks.md, filters whose documents lie far from the query.
-FAR = 1.25
-LATE = 0.1
-FEW_LISTS = 16
+# When to go on through the lists. Source: docs/benchmarks.md, filters whose documents lie far from the query.
+FAR = 1.25  # so many times the usual lists for the usual number of rows: the nearest hold only strays
+LATE = 0.1  # of the best may lie in the farther half where the filter is not far
+FEW_LISTS = 16  # what is found in so few halves says nothing yet
 
 NO_ROWS = np.empty(0, np.int64)
 
@@ -132,7 +132,8 @@ class Generation:
         return brute_force.nearest(query[None], rows.vectors, k, candidates)
 
     def _search_device(self, device_rows: DeviceRows, queries: Vectors, k: int, allowed: Mask | None) -> Found:
-        rows, covered = self.store.rows, device_rows.count
+        covered = device_rows.count  # first: the rows it counts are among those seen next
+        rows = self.store.rows
         visible = None
         if allowed is not None or self.store.dead:
             visible = rows.live[:covered].copy()

@@ -120,21 +120,24 @@ class VectorView:
         Returns: scores float32 and ids int64 [queries, found], found <= k; where one query found less than
         another, -inf and -1 fill its line.
         """
-        queries = self._checked_queries(queries, k)
+        queries = self._checked_queries(queries, k, allowed)
         use_threads(len(queries))
         generation = self._generation
         return _with_ids(generation, generation.search(queries, k, allowed))
 
     def search_exact(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Vectors, Ids]:
         """As `search`, by scoring every row: what it is measured against."""
-        queries = self._checked_queries(queries, k)
+        queries = self._checked_queries(queries, k, allowed)
         use_threads(len(queries))
         generation = self._generation
         return _with_ids(generation, generation.search_exact(queries, k, allowed))
 
-    def _checked_queries(self, queries: Vectors, k: int) -> Vectors:
+    def _checked_queries(self, queries: Vectors, k: int, allowed: Mask | None) -> Vectors:
         if k < 1:
             raise InvalidInputError(f"k = {k}; expected 1 or more", param="k")
+        # Numbers would be taken for positions, and show what they should hide.
+        if allowed is not None and (allowed.dtype != np.bool_ or allowed.ndim != 1):
+            raise InvalidInputError(f"a filter of {allowed.dtype} {list(allowed.shape)}; expected bool [documents]")
         return checked_vectors(queries, self.options.dimension, "queries")
 
     # Upkeep
@@ -157,7 +160,7 @@ class VectorView:
         queries: float32 [queries, dimension], of which the first 500 are used; they are kept, in snapshots too,
         and asked again when the structure is built anew.
         """
-        queries = self._checked_queries(queries, 1)[:MEASURED_QUERIES]
+        queries = self._checked_queries(queries, 1, None)[:MEASURED_QUERIES]
         with self._maintaining:
             use_threads(None)
             self._questions = Questions(queries, source) if len(queries) else None
@@ -214,7 +217,10 @@ class VectorView:
         if snapshot is None or snapshot.facts["options"] != asdict(options):
             return None
         facts, place = snapshot.facts, snapshot.folder
-        lists = InvertedLists.load(place) if facts["lists"] else None
+        try:
+            lists = InvertedLists.load(place) if facts["lists"] else None
+        except RuntimeError:  # written by another FAISS
+            return None
         view = cls(options)
         view._max_id = facts["max_id"]
         view._generation = Generation(
