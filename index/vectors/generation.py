@@ -99,8 +99,8 @@ class Generation:
         rows = self.store.rows
         tail = visible_rows(rows, allowed, len(list_of_row)) if len(rows) > len(list_of_row) else NO_ROWS
         lines = (
-            self._scan_all(self.lists, queries, k)
-            if visible is None
+            self._scan_all(self.lists, queries, k, visible)
+            if allowed is None or visible is None
             else [self._candidates(self.lists, query, k, visible) for query in queries]
         )
         covered = len(list_of_row)
@@ -148,10 +148,13 @@ class Generation:
         ]
         return brute_force.stacked(ranked)
 
-    def _scan_all(self, lists: InvertedLists, queries: Vectors, k: int) -> RowNumbers:
+    def _scan_all(self, lists: InvertedLists, queries: Vectors, k: int, living: Visible | None) -> RowNumbers:
+        """living: None where no row is dead."""
         effort = self.tuning.effort
+        depth = k if living is None else k * living.covered / max(1, living.count)
+        bits = None if living is None else living.bits
         with self.lock.reading():
-            return lists.scan(queries, effort.candidates_for(k), effort.probes_for(k))
+            return lists.scan(queries, effort.candidates_for(k), effort.probes_for(depth), bits)
 
     def _candidates(self, lists: InvertedLists, query: Vectors, k: int, visible: Visible) -> RowNumbers:
         """By whichever way costs least: every visible row, those in the nearest lists that hold any, or the

@@ -13,6 +13,7 @@ from index.vectors.brute_force import RowNumbers
 from index.vectors.rows import Vectors
 
 Lists = NDArray[np.int64]
+Bits = NDArray[np.uint8]
 
 # Source: docs/benchmarks.md. Between 512 and 2,048 lists for 200,000 rows nothing was gained or lost beyond noise.
 LISTS_PER_ROOT = 4
@@ -82,22 +83,27 @@ class InvertedLists:
         self._index.add(vectors)
         self.list_of_row = np.concatenate((self.list_of_row, assigned))
 
-    def scan(self, queries: Vectors, wanted: int, probes: int) -> RowNumbers:
+    def scan(self, queries: Vectors, wanted: int, probes: int, bits: Bits | None = None) -> RowNumbers:
         """Rows that are probably among the nearest, of the `probes` nearest lists.
+
+        bits: which rows are admitted, `np.packbits(mask of rows, bitorder="little")`; None: all.
 
         Returns: int64 [queries, wanted], in no particular order, -1 where there is none.
         """
         import faiss
 
         parameters = self._parameters.get(probes)
-        if parameters is None:
+        if bits is not None:
+            selector = faiss.IDSelectorBitmap(bits)
+            parameters = faiss.SearchParametersIVF(nprobe=min(probes, self.lists), sel=selector)
+        elif parameters is None:
             parameters = self._parameters[probes] = faiss.SearchParametersIVF(nprobe=min(probes, self.lists))
         return self._index.search(queries, wanted, params=parameters)[1]
 
-    def scan_lists(self, query: Vectors, wanted: int, lists: Lists, bits: NDArray[np.uint8]) -> RowNumbers:
+    def scan_lists(self, query: Vectors, wanted: int, lists: Lists, bits: Bits) -> RowNumbers:
         """The same of these lists only, and of the rows that are admitted.
 
-        query: float32 [1, dimension]; bits: `np.packbits(mask of rows, bitorder="little")`.
+        query: float32 [1, dimension]; bits: as of `scan`.
 
         Returns: int64 [1, wanted].
         """

@@ -269,6 +269,20 @@ def test_a_view_opened_again_finds_the_same_with_the_same_effort(tmp_path: Path)
     assert opened.max_id == 3009
 
 
+def test_a_damaged_snapshot_of_a_structure_is_not_opened(tmp_path: Path) -> None:
+    view = filled("ivf", 1000)
+    view.measure(QUERIES, "queries")
+    view.save(tmp_path / "0")
+    count = len([path for path in (tmp_path / "0").rglob("*") if path.is_file()])
+    assert count == 8
+    for number in range(count):
+        folder = tmp_path / f"cut-{number}"
+        view.save(folder)
+        path = sorted(path for path in folder.rglob("*") if path.is_file())[number]
+        path.write_bytes(path.read_bytes()[:-8])
+        assert VectorView.open(folder, view.options) is None, path
+
+
 SAVING = """
 import sys, numpy as np
 from pathlib import Path
