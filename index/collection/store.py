@@ -20,7 +20,7 @@ from index.collection.filters import Scalar
 from index.collection.live_view import Generation, catch_up, drop_snapshots, open_view, snapshot_folder
 from index.collection.next_generation import NextGeneration
 from index.collection.scope import Candidate, Scope
-from index.interface import DocumentInfo, DocumentText, Hit
+from index.interface import DocumentInfo, DocumentText, Hit, Record
 from index.vectors.view import VectorView, ViewOptions, ViewStats
 from local_llm.errors import InvalidInputError
 from local_llm.permissions import Principals
@@ -124,6 +124,11 @@ class CollectionStore:
                 self._forget(document.passage_ids)
         return len(gone)
 
+    def remove_matching(self, scope: Scope, names: Sequence[str] | None) -> int:
+        """Removes what records() would return, and nothing that comes meanwhile."""
+        with self._database.lock:
+            return self.remove([record.name for record in self.records(scope, names)], scope.principals)
+
     # Searching
 
     def nearest(self, query: Vectors, k: int, scope: Scope) -> list[Candidate]:
@@ -168,6 +173,14 @@ class CollectionStore:
     def document(self, identifier: str, version: int | None, principals: Principals) -> DocumentText:
         """Raises: NotFoundError if it is not there, not visible, or of another version."""
         return rows.text_of(self._database, identifier, version, principals)
+
+    def records(self, scope: Scope, names: Sequence[str] | None) -> list[Record]:
+        """The documents of these names (None: of any) that are within the scope, in the order of their numbers."""
+        if names is not None:
+            return rows.records(self._database, rows.named(self._database, names), scope)
+        mask = self._catalog.allowed(scope.principals, scope.filter)
+        numbers = None if mask is None else np.flatnonzero(mask).tolist()
+        return rows.records(self._database, numbers, scope)
 
     def encoded(self, document: StoredDocument) -> dict[str, Vectors]:
         """What was encoded of a document, with its vectors: equal text need not be encoded again."""
