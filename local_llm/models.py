@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from local_llm.errors import ConflictError, IntegrityError, InvalidInputError, ModelNotFoundError
 from local_llm.fileio import read_json, remove_staging, sha256_of, staged_directory, write_json
@@ -20,7 +20,7 @@ from local_llm.locks import exclusive_lock
 MANIFEST = "manifest.json"
 VERIFIED = "verified.json"
 
-Kind = Literal["base", "encoder", "adapter"]
+Kind = Literal["base", "encoder", "reranker", "adapter"]
 
 
 @dataclass(frozen=True)
@@ -213,11 +213,19 @@ def kind_of_folder(folder: Path) -> Kind:
             hint="give the folder that holds them",
         )
     try:
-        architectures = read_json(folder / "config.json").get("architectures") or []
+        config = read_json(folder / "config.json")
+        architectures = config.get("architectures") or []
     except (ValueError, AttributeError) as error:
         raise InvalidInputError(f"{folder / 'config.json'} is no model's configuration: {error}") from None
+    if any(name.endswith("ForSequenceClassification") for name in architectures) and _labels(config) == 1:
+        return "reranker"
     causal = any(name.endswith(("ForCausalLM", "ForConditionalGeneration")) for name in architectures)
     return "base" if causal else "encoder"
+
+
+def _labels(config: dict[str, Any]) -> int:
+    """Of a classifier. Source: transformers' configurations, which write `id2label` and have two by default."""
+    return len(config["id2label"]) if "id2label" in config else config.get("num_labels", 2)
 
 
 def _model_files(folder: Path) -> list[Path]:
