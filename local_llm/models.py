@@ -206,7 +206,7 @@ def kind_of_folder(folder: Path) -> Kind:
     if (folder / "adapter_config.json").exists():
         return "adapter"
     if (folder / "modules.json").exists():
-        return "encoder"
+        return "reranker" if _is_cross_encoder(folder / "config_sentence_transformers.json") else "encoder"
     if not (folder / "config.json").exists():
         raise InvalidInputError(
             f"{folder} holds no model: neither config.json nor adapter_config.json is there",
@@ -221,6 +221,10 @@ def kind_of_folder(folder: Path) -> Kind:
         return "reranker"
     causal = any(name.endswith(("ForCausalLM", "ForConditionalGeneration")) for name in architectures)
     return "base" if causal else "encoder"
+
+
+def _is_cross_encoder(file: Path) -> bool:
+    return file.exists() and read_json(file).get("model_type") == "CrossEncoder"
 
 
 def _labels(config: dict[str, Any]) -> int:

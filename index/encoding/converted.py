@@ -5,7 +5,7 @@ They lie in HOME/derived/ and may be deleted at any time: they are made again.
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
@@ -38,6 +38,7 @@ class Check:
     """What came of converting an encoder. Losses are relative, of nDCG@10; None if there was nothing to measure.
 
     `loss` is against the probe's right answers, `rank_loss` against the order in which float32 ranks its passages.
+    `files` are those of the graph, with their bytes.
     """
 
     kept: bool
@@ -45,6 +46,7 @@ class Check:
     loss: float | None = None
     rank_loss: float | None = None
     seconds: float = 0.0
+    files: dict[str, int] = field(default_factory=dict)
 
 
 def precision_for(path: Path, setting: Setting, device: str, derived: Path) -> Precision:
@@ -71,10 +73,13 @@ def precision_for(path: Path, setting: Setting, device: str, derived: Path) -> P
 
 def stored_check(path: Path, derived: Path) -> Check | None:
     """None if the encoder was not converted yet, or what came of it was deleted."""
+    folder = folder_of(path, derived)
     try:
-        return Check(**read_json(folder_of(path, derived) / CHECK))
+        check = Check(**read_json(folder / CHECK))
+        whole = all((folder / name).stat().st_size == size for name, size in check.files.items())
     except (OSError, ValueError, TypeError):
         return None
+    return check if whole else None
 
 
 def convert_once(path: Path, derived: Path, talk: Callable[[str], None] | None = None) -> Check:
@@ -128,7 +133,8 @@ def _convert(path: Path, staging: Path) -> Check:
     kept = max(loss, rank_loss) <= MOST_LOSS
     told = f"{100 * loss:.2f} % of nDCG@10 lost, {100 * rank_loss:.2f} % against the order of float32"
     reason = told if kept else f"{told}; at most {100 * MOST_LOSS:.1f} % is allowed"
-    return Check(kept, reason, round(loss, 6), round(rank_loss, 6), round(perf_counter() - started, 1))
+    files = {file.name: file.stat().st_size for file in staging.iterdir()} if kept else {}
+    return Check(kept, reason, round(loss, 6), round(rank_loss, 6), round(perf_counter() - started, 1), files)
 
 
 def calibration_words(vocabulary: dict[str, int]) -> list[str]:
@@ -138,7 +144,7 @@ def calibration_words(vocabulary: dict[str, int]) -> list[str]:
 
 
 def losses(exact: tuple[Vectors, Vectors], rounded: tuple[Vectors, Vectors]) -> tuple[float, float]:
-    """Relative losses of nDCG@10 of (questions, passages): against the right answers, and against float32's order."""
+    """Relative losses of nDCG@10, of vectors of (questions, passages): to the right answers, and to float32's order."""
     scores, others = exact[0] @ exact[1].T, rounded[0] @ rounded[1].T
     gold = np.zeros_like(scores)
     for question, answer in enumerate(probe().answers):
@@ -149,8 +155,8 @@ def losses(exact: tuple[Vectors, Vectors], rounded: tuple[Vectors, Vectors]) -> 
 
 
 def graded(scores: Vectors) -> Vectors:
-    """Relevances [questions, passages] after float32's own scores: by how much one of the first ten stands out above
-    the eleventh; 0 for the rest. Two passages of nearly one score may change places at little cost."""
+    """Relevances [questions, passages] after float32's own scores: by how much one of the first ten stands out
+    above the eleventh; 0 for the rest. Two passages of nearly one score may change places at little cost."""
     eleventh = np.sort(scores, axis=1)[:, -DEPTH - 1, None]
     return np.maximum(scores - eleventh, 0)
 
@@ -181,4 +187,3 @@ def _all(
     ]
     vectors = np.concatenate(batches)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-

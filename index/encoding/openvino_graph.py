@@ -5,7 +5,7 @@ a text's vector does not depend on the texts in its batch. Before rounding, a la
 at the expense of its weights (Source: Xiao et al., 2023, "SmoothQuant"). Everything but the products of linear
 layers stays in floating point.
 
-The graph is read by OpenVINO's PyTorch frontend directly: `openvino.convert_model` would report its use to a server.
+The graph is read by OpenVINO's PyTorch frontend directly: `openvino.convert_model` reports its use to a server.
 """
 
 import os
@@ -80,7 +80,7 @@ def _traced(model: Any) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    class Pipeline(torch.nn.Module):
+    class Pipeline(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.steps = torch.nn.ModuleList(model)

@@ -41,7 +41,7 @@ ASPECTS = (
     ("{s} insures its machines against flood, theft and hail for {n} thousand.", "Against what is {s} insured?"),
     ("A dog called Number {n} guards {s} at night.", "What animal watches over {s}?"),
     ("The director of {s} retires in {n} months, and nobody has applied yet.", "Who will lead {s} next?"),
-    ("Passwords at {s} must have {n} characters and are changed each spring.", "What are the password rules of {s}?"),
+    ("Passwords at {s} must have {n} characters and are changed each spring.", "What passwords does {s} want?"),
 )
 RANDOM_WORD_TEXTS, SEED = 24, 7
 

@@ -64,7 +64,7 @@ class TextTokenizer:
 
         Raises: InvalidInputError unless the text gives the same ids again: they are then of another tokenizer.
         """
-        if ids and 0 <= min(ids) and max(ids) < self.vocabulary_size:
+        if ids and min(ids) >= 0 and max(ids) < self.vocabulary_size:
             text = self.decode(ids)
             if list(ids) in (self.ids(text), list(self._whole.encode(text).ids)):
                 return text

@@ -68,7 +68,8 @@ class Turns:
             if request.done:
                 return None
             self._busy = True
-            taken, texts = [], 0
+            taken: list[_Request] = []
+            texts = 0
             while self._waiting and (not taken or texts + len(self._waiting[0].texts) <= MOST_TOGETHER):
                 taken.append(self._waiting.pop(0))
                 texts += len(taken[-1].texts)
