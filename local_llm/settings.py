@@ -88,8 +88,8 @@ class IndexSettings(Section):
     precision: Literal["auto", "float32", "int8"] = Field(
         "auto",
         description=(
-            "How the encoder computes. `auto`: int8 on a CPU if it was seen to rank as well, else float32; bfloat16 "
-            "on a GPU. A collection stays with the precision it was built with."
+            "How the encoder computes. `auto`: int8 on a CPU if it was seen to rank as well, else float32; on a "
+            "GPU bfloat16. A collection stays with the precision it was built with."
         ),
     )
     chunk_tokens: int = Field(128, ge=16, description="Longest passage, in the encoder's tokens, title included.")

@@ -144,7 +144,10 @@ def calibration_words(vocabulary: dict[str, int]) -> list[str]:
 
 
 def losses(exact: tuple[Vectors, Vectors], rounded: tuple[Vectors, Vectors]) -> tuple[float, float]:
-    """Relative losses of nDCG@10, of vectors of (questions, passages): to the right answers, and to float32's order."""
+    """Relative losses of nDCG@10: against the right answers, and against float32's order.
+
+    Each side gives the vectors of its questions and of its passages.
+    """
     scores, others = exact[0] @ exact[1].T, rounded[0] @ rounded[1].T
     gold = np.zeros_like(scores)
     for question, answer in enumerate(probe().answers):
@@ -163,10 +166,11 @@ def graded(scores: Vectors) -> Vectors:
 
 def ndcg(scores: Vectors, relevances: Vectors) -> float:
     """Mean nDCG@10 with linear gains. Source: Järvelin & Kekäläinen, 2002."""
-    discounts = 1 / np.log2(np.arange(2, DEPTH + 2))
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
+    depth = min(DEPTH, scores.shape[1])
+    discounts = 1 / np.log2(np.arange(2, depth + 2))
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
     reached = np.take_along_axis(relevances, order, axis=1) @ discounts
-    best = -np.sort(-relevances, axis=1)[:, :DEPTH] @ discounts
+    best = -np.sort(-relevances, axis=1)[:, :depth] @ discounts
     return float(np.mean(reached / np.where(best > 0, best, 1)))
 
 
