@@ -4,8 +4,8 @@
 
 DATA_FOLDER holds medquad/ and xquad/ (documents.jsonl, questions.test.jsonl). Both sides run in this process, with
 the same number of threads, in alternating rounds, over the same real sentences and over whole documents (cut to
-what the encoder reads). Reported are texts a second of wall time and of processor time, the best round of each: on a
-machine that others use, processor time is the fairer one. nDCG@10 is of exact search, title before the text; of
+what the encoder reads). Reported are texts a second of wall time and of processor time, the best round of each: on
+a machine that others use, processor time is the fairer one. nDCG@10 is of exact search, title before the text; of
 medquad a sample with a fixed seed. Prints a table and one line of JSON.
 """
 

@@ -54,12 +54,11 @@ def precision_for(path: Path, setting: Setting, device: str, derived: Path) -> P
 
     Raises: SettingsError for int8 on a GPU; ConflictError if int8 was asked for and does not hold the scores.
     """
-    on_gpu = device == "cuda" or (device == "auto" and gpu_name() is not None)
     if setting == "float32":
         return "float32"
-    if on_gpu and setting == "auto":
+    if _on_gpu(device) and setting == "auto":
         return "bfloat16"
-    if on_gpu:
+    if _on_gpu(device):
         raise SettingsError(
             "index.precision = 'int8' is for the CPU", hint='set index.precision = "auto", or index.device = "cpu"'
         )
@@ -69,6 +68,14 @@ def precision_for(path: Path, setting: Setting, device: str, derived: Path) -> P
     if setting == "int8":
         raise ConflictError(f"{path.name} has no int8 form: {check.reason}", hint='set index.precision = "auto"')
     return "float32"
+
+
+def int8_is_wanted(setting: Setting, device: str) -> bool:
+    return setting != "float32" and not _on_gpu(device)
+
+
+def _on_gpu(device: str) -> bool:
+    return device == "cuda" or (device == "auto" and gpu_name() is not None)
 
 
 def stored_check(path: Path, derived: Path) -> Check | None:
