@@ -58,7 +58,7 @@ def test_int8_vectors_lie_near_those_of_float32_and_do_not_depend_on_the_batch(p
     assert (encoder.dimension, encoder.max_tokens) == (384, 254)
 
 
-def test_what_was_deleted_or_cut_short_is_made_again(path: Path, derived: Path, tmp_path: Path) -> None:
+def test_what_was_deleted_or_cut_short_is_not_taken_for_whole(path: Path, derived: Path, tmp_path: Path) -> None:
     shutil.copytree(derived, tmp_path / "derived")
     folder = converted.folder_of(path, tmp_path / "derived")
     with (folder / "model.bin").open("r+b") as handle:
