@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -15,7 +14,8 @@ from index.collection.scope import Scope
 from index.collection.store import CollectionStore
 from index.documents.parser_process import ParserProcess
 from index.documents.split import Splitter
-from index.encoding.encoder import Encoder, fingerprint_of
+from index.encoders import Encoders
+from index.encoding.encoder import Encoder
 from index.ingestion.ingest import Ingestion, refuse_equal_names
 from index.ingestion.records import as_documents
 from index.ingestion.reembed import Reembedding
@@ -42,7 +42,6 @@ from index.open_stores import OpenStores
 from index.registry import CollectionRegistry, info_of
 from local_llm import ledger
 from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError
-from local_llm.models import Model, ModelStore
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import Collection, State
@@ -59,8 +58,7 @@ class IndexService:
         self._state = state
         self._registry = CollectionRegistry(settings, state)
         self._stores = OpenStores(settings.index, self._sample_queries)
-        self._encoders: dict[str, Encoder] = {}
-        self._encoder_lock = threading.Lock()
+        self._encoders = Encoders(settings)
 
     def close(self) -> None:
         self._stores.close_all()
@@ -79,16 +77,12 @@ class IndexService:
 
         Raises: ModelNotFoundError, IntegrityError.
         """
-        name = name or self._settings.index.encoder
-        with self._encoder_lock:
-            if name not in self._encoders:
-                self._encoders[name] = Encoder(self._encoder_model(name).path, self._settings.index.device)
-            return self._encoders[name]
+        return self._encoders.get(name)
 
     @property
     def ready(self) -> bool:
-        """Whether the encoder of the settings is loaded."""
-        return self._settings.index.encoder in self._encoders
+        """Whether an encoder is loaded."""
+        return self._encoders.any_loaded
 
     # Collections
 
@@ -104,8 +98,7 @@ class IndexService:
         expires_after_days: int | None = None,
     ) -> CollectionInfo:
         if dimension is None:
-            model = self._encoder_model(encoder or self._settings.index.encoder)
-            encoder, fingerprint = model.name, fingerprint_of(model.path)
+            encoder, fingerprint = self._encoders.fingerprint(encoder)
         elif encoder is None and dimension > 0:
             encoder = fingerprint = EXTERNAL
         else:
@@ -186,7 +179,7 @@ class IndexService:
     ) -> IngestReport:
         row = self._registry.usable(caller, collection)
         store = self._store(row)
-        encoder = self._encoder_of(row, store)
+        encoder = self._encoders.of(store.generation, row.name)
         refuse_equal_names(sources)
         _refuse_beyond_own(caller, allow)
         _refuse_unseen(caller, store, [source.name for source in sources])
@@ -210,7 +203,7 @@ class IndexService:
     ) -> IngestReport:
         row = self._registry.usable(caller, collection)
         store = self._store(row)
-        encoder = None if row.encoder == EXTERNAL else self._encoder_of(row, store)
+        encoder = None if row.encoder == EXTERNAL else self._encoders.of(store.generation, row.name)
         _refuse_beyond_own(caller, allow)
         _refuse_unseen(caller, store, [record.name for record in records])
         return as_documents(records, _access(allow, None), encoder).into(store)
@@ -327,31 +320,11 @@ class IndexService:
     def _store(self, row: Collection) -> CollectionStore:
         return self._stores.open(row.id, self._registry.database(row.id))
 
-    def _encoder_model(self, name: str) -> Model:
-        return ModelStore(self._settings.place.models).get(name, "encoder")
-
-    def _encoder_of(self, row: Collection, store: CollectionStore) -> Encoder:
-        """Raises: ConflictError if the collection is bound to none, or to one that is here no longer as it was."""
-        generation = store.generation
-        if generation.encoder == EXTERNAL:
-            raise ConflictError(
-                f"the collection {row.name!r} has no encoder: its records and queries bring vectors",
-                hint="send vectors, or create a collection with an encoder",
-            )
-        encoder = self.encoder(generation.encoder)
-        if encoder.fingerprint != generation.fingerprint:
-            raise ConflictError(
-                f"the collection {row.name!r} was built with another encoder than the {generation.encoder!r} that "
-                "is here now: weights, pooling, prompts or precision differ",
-                hint=f"local-llm index reembed {row.name}",
-            )
-        return encoder
-
     def _query_vector(self, row: Collection, store: CollectionStore, query: str | Sequence[float]) -> Vectors:
         if isinstance(query, str):
             if not query.strip():
                 raise InvalidInputError("the query is empty", param="query")
-            vector = self._encoder_of(row, store).encode_queries([query])[0]
+            vector = self._encoders.of(store.generation, row.name).encode_queries([query])[0]
         elif row.encoder != EXTERNAL:
             raise InvalidInputError(
                 f"the collection {row.name!r} is asked with text: {row.encoder} makes its vectors", param="query"
@@ -376,7 +349,7 @@ class IndexService:
         if store.generation.encoder == EXTERNAL:
             return store.sample_vectors(SAMPLE_QUERIES)
         spans = [_middle_third(text) for text in store.sample_passages(SAMPLE_QUERIES)]
-        return self.encoder(store.generation.encoder).encode_queries(spans)
+        return self._encoders.of(store.generation, "the collection").encode_queries(spans)
 
     def _record(self, caller: Caller, row: Collection, outcome: IngestReport, cpu_seconds: float) -> None:
         facts = {

@@ -27,7 +27,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def settings(home: Path) -> Settings:
-    return load_settings(environment={"LOCAL_LLM_HOME": str(home)})
+    # Not int8: converting takes longer than all these tests, and has tests of its own.
+    return load_settings(environment={"LOCAL_LLM_HOME": str(home), "LOCAL_LLM_INDEX__PRECISION": "float32"})
 
 
 @pytest.fixture(scope="session")
