@@ -18,6 +18,8 @@ from local_llm.settings import Settings
 from local_llm.state import Collection, ProfileRow, State
 
 DATABASE = "collection.db"
+# The encoder of a collection that is bound to none: its records and queries bring vectors.
+EXTERNAL = "external"
 DAY_SECONDS = 24 * 3600
 # That a collection is in use is noted so often at most: expiry counts days.
 TOUCH_SECONDS = 60

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from local_llm.errors import InvalidInputError
 from local_llm.fileio import read_json
 from local_llm.models import read_manifest
 
@@ -67,6 +68,18 @@ class Encoder:
 
     def count_tokens(self, text: str) -> int:
         return len(self.token_ends(text))
+
+    def text_of_token_ids(self, ids: Sequence[int]) -> str:
+        """The text of ids that a client sends in its place, with or without special tokens around it.
+
+        Raises: InvalidInputError if they are of another tokenizer: the text does not give the same ids again.
+        """
+        if ids and min(ids) >= 0 and max(ids) < self._tokenizer.get_vocab_size():
+            text = str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+            bare = self._tokenizer.encode(text, add_special_tokens=False).ids
+            if list(ids) in (list(bare), list(self._tokenizer.encode(text).ids)):
+                return text
+        raise InvalidInputError("token ids of another tokenizer; send strings", param="input")
 
     def encode_documents(self, texts: Sequence[str]) -> Vectors:
         """Returns: float32 [texts, dimension], rows of length 1."""
