@@ -74,7 +74,8 @@ class AttachmentWorker:
     def _run(self) -> None:
         while not self._ended.is_set():
             self._wake.clear()
-            self._sweep()
+            if time.monotonic() - self._swept >= SWEEP_SECONDS:
+                self.sweep()
             for row in self._registry.all():
                 if row.id in self._waiting and not self._ended.is_set():
                     self._guarded(row)
@@ -129,10 +130,8 @@ class AttachmentWorker:
         if self._ended.is_set():
             raise _Ended
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Removes the documents of collections that have expired, and of uploads that are deleted."""
-        if time.monotonic() - self._swept < SWEEP_SECONDS:
-            return
         self._swept = time.monotonic()
         for row in self._registry.all():
             try:

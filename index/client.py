@@ -290,7 +290,7 @@ class AsyncIndexClient:
         try:
             async with self._session().get(BASE_URL):
                 return True
-        except aiohttp.ClientConnectorError:
+        except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
             return False
 
     async def collections(self, caller: Caller) -> list[CollectionInfo]:

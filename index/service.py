@@ -91,6 +91,10 @@ class IndexService:
         self._stores.start_upkeep()
         self._worker.start()
 
+    def sweep(self) -> None:
+        """Removes what has expired, and what was made of deleted uploads. The thread does so every minute."""
+        self._worker.sweep()
+
     def settle(self) -> None:
         """For a process that ends soon: does what can wait before it does."""
         self._stores.settle()
