@@ -1,4 +1,4 @@
-"""/v1/vector_stores through the real client: what it attaches is found by those who may see it, and by nobody else."""
+"""/v1/vector_stores through the real client: what it attaches is found by those who may see it, by nobody else."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -350,7 +350,7 @@ def test_a_restricted_file_is_there_for_those_only_whom_it_names(
         lambda: bob.vector_stores.files.content(identifier, vector_store_id=store.id),
         lambda: bob.vector_stores.files.delete(identifier, vector_store_id=store.id),
         lambda: bob.vector_stores.files.update(identifier, vector_store_id=store.id, attributes={}),
-        lambda: bob.vector_stores.files.create(identifier, vector_store_id=store.id),
+        lambda: bob.vector_stores.files.create(store.id, file_id=identifier),
         lambda: bob.files.retrieve(identifier),
         lambda: bob.files.content(identifier),
         lambda: bob.files.delete(identifier),
@@ -375,7 +375,7 @@ def test_a_narrowed_file_is_hidden_from_the_acknowledgement_on(
     assert found(bob, store) == [identifier]
     assert bob.files.content(identifier).read() == BATTERY
     # Attached again with less: holds at once, whenever that is worked off.
-    client.vector_stores.files.create(identifier, vector_store_id=store.id, extra_body=narrowed)
+    client.vector_stores.files.create(store.id, file_id=identifier, extra_body=narrowed)
     assert found(bob, store) == []
 
 
@@ -401,7 +401,7 @@ def test_a_member_names_nobody_but_itself(world: World, store: VectorStore) -> N
     for allow in (["user:bob"], ["user:ana", "group:all"], ["everyone"]):
         body: Any = {"allow": allow}
         refused(
-            lambda body=body: ana.vector_stores.files.create(identifier, vector_store_id=store.id, extra_body=body),
+            lambda body=body: ana.vector_stores.files.create(store.id, file_id=identifier, extra_body=body),
             openai.PermissionDeniedError,
             "own principals",
         )
@@ -491,7 +491,7 @@ def test_what_is_not_there_is_not_found(client: openai.OpenAI, store: VectorStor
         lambda: stores.retrieve("vs_none"),
         lambda: stores.search("vs_none", query="x"),
         lambda: stores.files.list("vs_none"),
-        lambda: stores.files.create("file-none", vector_store_id=store.id),
+        lambda: stores.files.create(store.id, file_id="file-none"),
         lambda: stores.files.retrieve("file-none", vector_store_id=store.id),
         lambda: stores.file_batches.retrieve("vsfb_none", vector_store_id=store.id),
         lambda: stores.file_batches.create(store.id, file_ids=["file-none"]),
@@ -519,7 +519,7 @@ def test_nobody_reads_files_of_another_project(world: World, store: VectorStore,
     refused(lambda: other.vector_stores.retrieve(store.id), openai.NotFoundError, store.id)
     own = other.vector_stores.create()
     refused(
-        lambda: other.vector_stores.files.create(identifier, vector_store_id=own.id),
+        lambda: other.vector_stores.files.create(own.id, file_id=identifier),
         openai.NotFoundError,
         identifier,
     )

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import openai
 from starlette.testclient import TestClient
@@ -45,9 +46,9 @@ class World:
 
 
 @contextmanager
-def running_gateway(folder: Path) -> Iterator[World]:
-    """Without an index server."""
-    settings = load_settings(environment={"LOCAL_LLM_HOME": str(folder / "home")})
+def running_gateway(folder: Path, **changed: Any) -> Iterator[World]:
+    """Without an index server. `changed` are settings."""
+    settings = load_settings(environment={"LOCAL_LLM_HOME": str(folder / "home")}, overrides=changed)
     state = open_state(settings.place)
     models = ModelStore(settings.place.models)
     models.import_folder(write_base(folder / "model"), name=BASE)
