@@ -2,14 +2,20 @@
 
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from index.collection.attachments import Attachments
+from index.collection.database import Database
 from index.collection.store import CollectionStore, Sample
 from index.vectors.view import ViewOptions
 from local_llm.errors import LocalLLMError
 from local_llm.settings import IndexSettings
 
 UPKEEP_SECONDS = 1.0
+
+Prepare = Callable[[CollectionStore], None]
 
 
 class OpenStores:
@@ -24,11 +30,37 @@ class OpenStores:
         self._ended = threading.Event()
         self._upkeep: threading.Thread | None = None
 
-    def open(self, identifier: str, database: Path) -> CollectionStore:
+    def open(self, identifier: str, database: Path, prepare: Prepare) -> CollectionStore:
+        """`prepare` is called with a store before anybody else has it."""
         with self._lock:
             if identifier not in self._stores:
-                self._stores[identifier] = CollectionStore(database, self._options)
+                self._stores[identifier] = self._opened(database, prepare)
             return self._stores[identifier]
+
+    def is_open(self, identifier: str) -> bool:
+        return identifier in self._stores
+
+    @contextmanager
+    def attachments(self, identifier: str, database: Path) -> Iterator[Attachments]:
+        """The files of a collection, without having its vectors read where it is not open."""
+        store = self._stores.get(identifier)
+        if store is not None:
+            yield store.attachments
+            return
+        opened = Database(database)
+        try:
+            yield Attachments(opened)
+        finally:
+            opened.close()
+
+    def _opened(self, database: Path, prepare: Prepare) -> CollectionStore:
+        store = CollectionStore(database, self._options)
+        try:
+            prepare(store)
+        except BaseException:
+            store.close(snapshot=False)
+            raise
+        return store
 
     def close(self, identifier: str, *, gone: bool = False) -> None:
         """`gone`: the collection was deleted; no snapshot is written."""

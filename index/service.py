@@ -8,15 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from index.admission import access_of, refuse_beyond_own, refuse_unseen
+from index.attached_files import AttachedFiles
+from index.attachment_worker import AttachmentWorker, purge
 from index.collection.documents import Access, Vectors
-from index.collection.filters import checked_scalar, parse_filter
+from index.collection.filters import parse_filter
 from index.collection.scope import Scope
 from index.collection.store import CollectionStore
 from index.documents.parser_process import ParserProcess
 from index.documents.split import Splitter
+from index.embedding import embed
 from index.encoders import Encoders
 from index.encoding.encoder import Encoder
-from index.ingestion.ingest import Ingestion, refuse_equal_names
+from index.ingestion.ingest import Destination, Ingestion, refuse_equal_names
 from index.ingestion.records import as_documents
 from index.ingestion.reembed import Reembedding
 from index.ingestion.sync import plan_sync
@@ -26,6 +30,7 @@ from index.interface import (
     CollectionStats,
     DocumentInfo,
     DocumentText,
+    Embeddings,
     Hit,
     IngestReport,
     Ranking,
@@ -42,6 +47,7 @@ from index.open_stores import OpenStores
 from index.registry import CollectionRegistry, info_of
 from local_llm import ledger
 from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError
+from local_llm.files import FileStore
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import Collection, State
@@ -59,14 +65,34 @@ class IndexService:
         self._registry = CollectionRegistry(settings, state)
         self._stores = OpenStores(settings.index, self._sample_queries)
         self._encoders = Encoders(settings)
+        self._uploads = FileStore(settings, state)
+        self._worker = AttachmentWorker(
+            self._uploads, self._registry, self._stores, self._store, self._ingest_attached
+        )
+        self.files = AttachedFiles(
+            settings.index,
+            self._uploads,
+            self._registry,
+            self._stores,
+            self._store,
+            self.encoder,
+            self._encoder_of,
+            self._worker.notice,
+        )
 
     def close(self) -> None:
+        self._worker.close()
         self._stores.close_all()
 
     def start_upkeep(self) -> None:
-        """For a process that stays: from now on a thread does what can wait."""
+        """For a process that stays: a thread does what can wait from now on, another indexes what is attached."""
         self._registry.remove_abandoned()
         self._stores.start_upkeep()
+        self._worker.start()
+
+    def sweep(self) -> None:
+        """Removes what has expired, and what was made of deleted uploads. The thread does so every minute."""
+        self._worker.sweep()
 
     def settle(self) -> None:
         """For a process that ends soon: does what can wait before it does."""
@@ -179,34 +205,22 @@ class IndexService:
     ) -> IngestReport:
         row = self._registry.usable(caller, collection)
         store = self._store(row)
-        encoder = self._encoders.of(store.generation, row.name)
+        self._encoder_of(row, store)  # before files are looked at: whether it is here as it was
         refuse_equal_names(sources)
-        _refuse_beyond_own(caller, allow)
-        _refuse_unseen(caller, store, [source.name for source in sources])
-        cpu_started = _cpu_seconds()
-        with ParserProcess(self._settings.index.parse_timeout_seconds) as parser:
-            ingestion = Ingestion(
-                store,
-                encoder,
-                self._splitter(encoder, splitting or Splitting()),
-                _access(allow, attributes),
-                report,
-                parser,
-            )
-            outcome = ingestion.run(sources)
-        if outcome.passages:
-            self._record(caller, row, outcome, _cpu_seconds() - cpu_started)
-        return outcome
+        refuse_beyond_own(caller, allow)
+        refuse_unseen(caller, store, [source.name for source in sources])
+        access = access_of(allow, attributes)
+        return self._ingest(row, store, store, sources, access, splitting or Splitting(), report)
 
     def put(
         self, caller: Caller, collection: str, records: Sequence[Record], *, allow: Sequence[str] | None = None
     ) -> IngestReport:
         row = self._registry.usable(caller, collection)
         store = self._store(row)
-        encoder = None if row.encoder == EXTERNAL else self._encoders.of(store.generation, row.name)
-        _refuse_beyond_own(caller, allow)
-        _refuse_unseen(caller, store, [record.name for record in records])
-        return as_documents(records, _access(allow, None), encoder).into(store)
+        encoder = None if row.encoder == EXTERNAL else self._encoder_of(row, store)
+        refuse_beyond_own(caller, allow)
+        refuse_unseen(caller, store, [record.name for record in records])
+        return as_documents(records, access_of(allow, None), encoder).into(store)
 
     def sync(
         self,
@@ -253,9 +267,11 @@ class IndexService:
         allow: Sequence[str] | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        _refuse_beyond_own(caller, allow)
+        refuse_beyond_own(caller, allow)
         store = self._store(self._registry.usable(caller, collection))
-        store.set_access(name, _access(allow, attributes), caller.sees)
+        store.set_access(name, access_of(allow, attributes), caller.sees)
+        if allow is not None:
+            self.files.follow_access(caller, store, name)
 
     def remove(self, caller: Caller, collection: str, names: Sequence[str]) -> int:
         return self._store(self._registry.usable(caller, collection)).remove(names, caller.sees)
@@ -315,16 +331,65 @@ class IndexService:
         scope = _scope(caller, filters)
         return self._store(self._registry.get(caller, collection)).records(scope, names)
 
+    # Vectors for whoever wants them
+
+    def embed(
+        self,
+        caller: Caller,  # noqa: ARG002
+        inputs: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        model: str | None = None,
+        kind: str = "document",
+    ) -> Embeddings:
+        name = model or self._settings.index.encoder
+        return embed(self.encoder(name), name, inputs, kind)
+
     # Below the surface
 
     def _store(self, row: Collection) -> CollectionStore:
-        return self._stores.open(row.id, self._registry.database(row.id))
+        """What was made of uploads that are deleted is gone before anybody can ask."""
+        return self._stores.open(
+            row.id, self._registry.database(row.id), lambda store: purge(store, self._uploads, row.project_id)
+        )
+
+    def _ingest(
+        self,
+        row: Collection,
+        store: CollectionStore,
+        destination: Destination,
+        sources: Sequence[Source],
+        access: Access,
+        splitting: Splitting,
+        report: Report,
+    ) -> IngestReport:
+        encoder = self._encoder_of(row, store)
+        splitter = self._splitter(encoder, splitting)
+        cpu_started = _cpu_seconds()
+        with ParserProcess(self._settings.index.parse_timeout_seconds) as parser:
+            outcome = Ingestion(destination, encoder, splitter, access, report, parser).run(sources)
+        if outcome.passages:
+            self._record(row, outcome, _cpu_seconds() - cpu_started)
+        return outcome
+
+    def _ingest_attached(
+        self,
+        row: Collection,
+        store: CollectionStore,
+        destination: Destination,
+        sources: Sequence[Source],
+        splitting: Splitting,
+        report: Report,
+    ) -> IngestReport:
+        return self._ingest(row, store, destination, sources, Access(), splitting, report)
+
+    def _encoder_of(self, row: Collection, store: CollectionStore) -> Encoder:
+        return self._encoders.of(store.generation, row.name)
 
     def _query_vector(self, row: Collection, store: CollectionStore, query: str | Sequence[float]) -> Vectors:
         if isinstance(query, str):
             if not query.strip():
                 raise InvalidInputError("the query is empty", param="query")
-            vector = self._encoders.of(store.generation, row.name).encode_queries([query])[0]
+            vector = self._encoder_of(row, store).encode_queries([query])[0]
         elif row.encoder != EXTERNAL:
             raise InvalidInputError(
                 f"the collection {row.name!r} is asked with text: {row.encoder} makes its vectors", param="query"
@@ -351,7 +416,7 @@ class IndexService:
         spans = [_middle_third(text) for text in store.sample_passages(SAMPLE_QUERIES)]
         return self._encoders.of(store.generation, "the collection").encode_queries(spans)
 
-    def _record(self, caller: Caller, row: Collection, outcome: IngestReport, cpu_seconds: float) -> None:
+    def _record(self, row: Collection, outcome: IngestReport, cpu_seconds: float) -> None:
         facts = {
             "collection": row.id,
             "documents": outcome.added + outcome.replaced,
@@ -361,7 +426,7 @@ class IndexService:
             "cpu_seconds": round(cpu_seconds, 3),
             "encoder": row.encoder,
         }
-        ledger.record(self._state, caller.project_id, "ingestion", facts)
+        ledger.record(self._state, row.project_id, "ingestion", facts)
 
 
 def unit_vector(numbers: Sequence[float], param: str) -> Vectors:
@@ -397,30 +462,6 @@ def _middle_third(text: str) -> str:
 def _scope(caller: Caller, filters: Mapping[str, Any] | None) -> Scope:
     """Raises: InvalidInputError for a filter that is none."""
     return Scope(caller.sees, None if filters is None else parse_filter(filters))
-
-
-def _access(allow: Sequence[str] | None, attributes: Mapping[str, Any] | None) -> Access:
-    """Raises: InvalidInputError for an attribute that is neither text nor number nor true nor false."""
-    if attributes is not None:
-        attributes = {key: checked_scalar(value, f"attribute {key!r}") for key, value in attributes.items()}
-    return Access(None if allow is None else tuple(allow), attributes)
-
-
-def _refuse_beyond_own(caller: Caller, allow: Sequence[str] | None) -> None:
-    foreign = set(allow or ()) - set(caller.principals)
-    if caller.role != "admin" and foreign:
-        raise ForbiddenError(
-            f"a member may only name its own principals; {', '.join(sorted(foreign))} are not among them",
-            param="allow",
-        )
-
-
-def _refuse_unseen(caller: Caller, store: CollectionStore, names: Sequence[str]) -> None:
-    """A member must not replace what it may not see."""
-    for name in names if caller.role != "admin" else ():
-        found = store.find(name)
-        if found is not None and not caller.may_see(found.allow):
-            raise ForbiddenError(f"you may not replace the document {name}", param="name")
 
 
 def _cpu_seconds() -> float:

@@ -188,6 +188,10 @@ class Settings(Section):
         default_factory=lambda: dict.fromkeys(HOSTED_SMALL_MODELS, "base"),
         description="Hosted model names that stand for a local one; `base` is the default base model.",
     )
+    embedding_aliases: dict[str, str] = Field(
+        default_factory=dict,
+        description="Hosted names of embedding models that stand for an encoder here, whose vectors are others.",
+    )
     server: ServerSettings = ServerSettings()  # type: ignore[call-arg]
     engine: EngineSettings = EngineSettings()  # type: ignore[call-arg]
     index: IndexSettings = IndexSettings()  # type: ignore[call-arg]

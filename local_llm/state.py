@@ -59,6 +59,8 @@ class Key(Row):
 
 
 class File(Row):
+    """An upload. `allow` lists principals as a document's does; None: everyone in the project."""
+
     __tablename__ = "files"
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
@@ -66,6 +68,7 @@ class File(Row):
     purpose: Mapped[str]
     bytes: Mapped[int]
     sha256: Mapped[str]
+    allow: Mapped[list[str] | None]
     created_at: Mapped[int]
 
 

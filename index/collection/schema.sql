@@ -69,4 +69,35 @@ CREATE TABLE recorded_queries (
     vector BLOB NOT NULL            -- float32, little-endian, of the active generation
 ) STRICT;
 
+-- Covers the order in which documents are listed.
+CREATE INDEX documents_by_time ON documents (created_at, number);
+
+-- Uploads attached by an API client, each a request of its own: what is to be done, durable before it is
+-- acknowledged, and what became of it. A completed one whose document is gone counts for nothing.
+CREATE TABLE attachments (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    file_id TEXT NOT NULL,
+    batch TEXT REFERENCES batches (id),
+    filename TEXT NOT NULL,
+    allow TEXT,                     -- that the document will have, as its own columns are; where there is a
+    attributes TEXT NOT NULL,       -- document already, it has them too
+    splitting TEXT NOT NULL,        -- JSON: sizes that were asked for, null for those of the settings
+    status TEXT NOT NULL,           -- in_progress, completed, failed or cancelled
+    error_code TEXT,
+    error_message TEXT,
+    created_at INTEGER NOT NULL,
+    newest INTEGER NOT NULL         -- 1 for the last request of its file
+) STRICT;
+
+CREATE INDEX attachments_by_file ON attachments (file_id, sequence);
+CREATE INDEX attachments_by_batch ON attachments (batch, created_at, sequence) WHERE batch IS NOT NULL;
+CREATE INDEX newest_attachments ON attachments (created_at, sequence) WHERE newest = 1;
+CREATE INDEX waiting_attachments ON attachments (sequence) WHERE status = 'in_progress';
+
+CREATE TABLE batches (
+    id TEXT PRIMARY KEY,
+    cancelled INTEGER NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;
+
 PRAGMA user_version = 2;

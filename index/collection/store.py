@@ -13,6 +13,7 @@ from sqlite3 import Connection
 import numpy as np
 
 from index.collection import documents as rows
+from index.collection.attachments import Attachments
 from index.collection.catalog import Catalog
 from index.collection.database import Database, to_json
 from index.collection.documents import Access, Counts, Ids, NewDocument, StoredDocument, Vectors, Written
@@ -49,6 +50,7 @@ class CollectionStore:
 
     def __init__(self, path: Path, options: Options):
         self._database = Database(path)
+        self.attachments = Attachments(self._database)
         self._options = options
         self._catalog = Catalog(self._database.iterate("SELECT number, allow FROM documents"), self._column)
         self._generation = self._active_generation()
@@ -129,6 +131,14 @@ class CollectionStore:
         with self._database.lock:
             return self.remove([record.name for record in self.records(scope, names)], scope.principals)
 
+    def detach(self, file_ids: Sequence[str]) -> None:
+        """Removes uploads that were attached, and what was made of them."""
+        with self._database.lock:
+            self.attachments.remove(file_ids)
+            made = [name for file_id in file_ids for name in self.names_of_file(file_id)]
+            if made:
+                self.remove(made, None)
+
     # Searching
 
     def nearest(self, query: Vectors, k: int, scope: Scope) -> list[Candidate]:
@@ -166,6 +176,22 @@ class CollectionStore:
 
     def find(self, name: str) -> StoredDocument | None:
         return rows.find(self._database, name)
+
+    def name_of(self, document_id: str) -> str | None:
+        found = self._database.read("SELECT name FROM documents WHERE id = :id", id=document_id)
+        return found[0]["name"] if found else None
+
+    def file_id_of(self, name: str) -> str | None:
+        found = self._database.read("SELECT file_id FROM documents WHERE name = :name", name=name)
+        return found[0]["file_id"] if found else None
+
+    def names_of_file(self, file_id: str) -> list[str]:
+        """Of the document that was made of this upload, if there is one."""
+        found = self._database.read("SELECT name FROM documents WHERE file_id = :file_id", file_id=file_id)
+        return [row["name"] for row in found]
+
+    def some_names(self, limit: int) -> list[str]:
+        return [row["name"] for row in self._database.read("SELECT name FROM documents LIMIT :limit", limit=limit)]
 
     def documents(self, principals: Principals) -> list[DocumentInfo]:
         return rows.infos(self._database, principals)
@@ -315,6 +341,11 @@ class CollectionStore:
         with self._database.transaction() as connection:
             connection.execute(
                 "UPDATE documents SET allow = ?, attributes = ? WHERE number = ?",
+                (to_json(allow), to_json(attributes), old.number),
+            )
+            connection.execute(
+                """UPDATE attachments SET allow = ?, attributes = ?
+                WHERE file_id = (SELECT file_id FROM documents WHERE number = ?)""",
                 (to_json(allow), to_json(attributes), old.number),
             )
         self._catalog.put(old.number, to_json(allow), attributes)
