@@ -24,7 +24,7 @@ FAR = 1.25  # so many times the usual lists for the usual number of rows: the ne
 LATE = 0.1  # of the best may lie in the farther half where the filter is not far
 FEW_LISTS = 16  # what is found in so few halves says nothing yet
 
-# Searches wait for so many rows: 3 ms among a million.
+# Searches wait while so many rows are added.
 FOLDED_AT_ONCE = 64
 
 NO_ROWS = np.empty(0, np.int64)
