@@ -52,9 +52,11 @@ def test_vectors_are_those_of_the_encoder_in_order_in_both_formats(
 def test_token_ids_of_our_tokenizer_stand_for_their_text(client: openai.OpenAI, service: IndexService) -> None:
     text = "the battery charges in four hours."
     tokenizer = service.encoder()._tokenizer
+    bare = tokenizer.ids(text)
+    whole = list(tokenizer._whole.encode(text).ids)
     expected = client.embeddings.create(model=MODEL, input=text).data[0].embedding
-    for special in (False, True):
-        ids = list(tokenizer.encode(text, add_special_tokens=special).ids)
+    assert len(whole) > len(bare)
+    for ids in (bare, whole):
         for given in (ids, [ids, ids]):
             for one in client.embeddings.create(model=MODEL, input=given).data:
                 np.testing.assert_allclose(one.embedding, expected, atol=1e-5)
