@@ -76,11 +76,15 @@ class AttachmentWorker:
             self._wake.clear()
             if time.monotonic() - self._swept >= SWEEP_SECONDS:
                 self.sweep()
-            for row in self._registry.all():
-                if row.id in self._waiting and not self._ended.is_set():
-                    self._guarded(row)
-            if not self._waiting:
+            if not self.step():
                 self._wake.wait(IDLE_SECONDS)
+
+    def step(self) -> bool:
+        """A group of each collection in which files wait. Returns: whether more may be left."""
+        for row in self._registry.all():
+            if row.id in self._waiting and not self._ended.is_set():
+                self._guarded(row)
+        return bool(self._waiting)
 
     def _guarded(self, row: Collection) -> None:
         try:

@@ -90,6 +90,11 @@ class IndexService:
         self._stores.start_upkeep()
         self._worker.start()
 
+    def work_off(self) -> None:
+        """Indexes all that is attached. The thread does so by itself."""
+        while self._worker.step():
+            pass
+
     def sweep(self) -> None:
         """Removes what has expired, and what was made of deleted uploads. The thread does so every minute."""
         self._worker.sweep()

@@ -30,7 +30,7 @@ _ATTACHED = f"""SELECT a.file_id AS id, a.status, a.error_code, a.error_message,
         CASE WHEN d.id IS NULL THEN a.allow ELSE d.allow END AS allow,
         coalesce(d.attributes, a.attributes) AS attributes, coalesce(d.splitting, a.splitting) AS splitting
     FROM attachments AS a LEFT JOIN documents AS d ON d.file_id = a.file_id
-    WHERE (a.status != 'completed' OR d.id IS NOT NULL)"""
+    WHERE (a.status != 'completed' OR d.number IS NOT NULL)"""
 
 _OTHERS = f"""SELECT coalesce(d.file_id, d.id) AS id, 'completed' AS status, NULL AS error_code,
         NULL AS error_message, d.created_at, d.filename, d.id AS document_id, NULL AS batch, 1 AS newest, 1 AS kind,
@@ -140,13 +140,13 @@ class Attachments:
         return bool(self._database.read("SELECT 1 FROM attachments WHERE status = 'in_progress' LIMIT 1"))
 
     def waiting(self, limit: int) -> list[WaitingAttachment]:
-        """The files that wait longest, each by its last request."""
+        """The requests that wait longest; of several for one file, the last of them."""
         rows = self._database.read(
-            """SELECT max(sequence) AS sequence, file_id, filename, allow, attributes, splitting FROM attachments
-            WHERE status = 'in_progress' GROUP BY file_id ORDER BY max(sequence) LIMIT :limit""",
+            """SELECT sequence, file_id, filename, allow, attributes, splitting FROM attachments
+            WHERE status = 'in_progress' ORDER BY sequence LIMIT :limit""",
             limit=limit,
         )
-        return [_waiting(row) for row in rows]
+        return list({row["file_id"]: _waiting(row) for row in rows}.values())
 
     def still_waiting(self, taken: WaitingAttachment) -> WaitingAttachment | None:
         """The same as it is to be done now; None if it was cancelled or detached."""
