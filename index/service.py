@@ -153,7 +153,8 @@ class IndexService:
         _refuse_unseen(caller, store, sources)
         encoder, cpu_started = self.encoder(), _cpu_seconds()
         access = Access(_as_tuple(allow), None if attributes is None else dict(attributes))
-        with ParserProcess(self._settings.index.parse_timeout_seconds) as parser:
+        limits = self._settings.index
+        with ParserProcess(limits.parse_timeout_seconds, limits.parse_memory_bytes) as parser:
             ingestion = Ingestion(store, encoder, self._splitter(encoder), access, report, parser)
             outcome = ingestion.run(sources)
         if outcome.passages:

@@ -89,6 +89,9 @@ class IndexSettings(Section):
     overlap_tokens: int = Field(16, ge=0, description="Tokens that neighbouring passages share.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where encoder and FAISS run.")
     parse_timeout_seconds: float = Field(120, gt=0, description="Longest time one document may take to parse.")
+    parse_memory_bytes: int = Field(
+        2 << 30, ge=512 << 20, description="Most memory the parser of documents may take."
+    )
 
 
 class TrainingSettings(Section):
