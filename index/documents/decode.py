@@ -30,7 +30,7 @@ def decode(data: bytes, declared: str | None = None) -> str:
     refuse_too_long(len(data) // 4)
     for mark, encoding in BYTE_ORDER_MARKS:
         if data.startswith(mark):
-            return _bounded(_decoded(data, encoding, "replace") or "")
+            return _bounded(_marked(data, encoding))
     if b"\0" in data:
         raise UnparsableDocument("it holds binary data, not text")
     for encoding in filter(None, ("utf-8", declared)):
@@ -49,11 +49,19 @@ def _bounded(text: str) -> str:
     return text
 
 
-def _decoded(data: bytes, encoding: str, errors: str = "strict") -> str | None:
+def _decoded(data: bytes, encoding: str) -> str | None:
     try:
-        return data.decode(encoding, errors)
+        return data.decode(encoding)
     except (UnicodeError, LookupError):
         return None
+
+
+def _marked(data: bytes, encoding: str) -> str:
+    """What begins with a byte order mark is that Unicode or damaged."""
+    text = data.decode(encoding, "replace")
+    if text.count(REPLACEMENT) > MOST_DAMAGE * len(text):
+        raise UnparsableDocument(f"it is damaged: it begins as {encoding.upper()} text but does not go on so")
+    return text
 
 
 def _damaged_utf8(data: bytes) -> str | None:

@@ -5,13 +5,13 @@ document, word by word if need be: what a passage cites is literally there.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import zip_longest
 from typing import Any
 
-from index.documents.boundaries import CODE, PROSE, TABLE, Grain
+from index.documents.boundaries import CODE, PROSE, TABLE, Grain, skip_blank
 from index.documents.document import ParsedDocument
 from index.documents.media_types import CODE as CODE_TYPE
 from index.documents.media_types import WITH_HEADINGS
@@ -119,21 +119,15 @@ def _locate(text: str, piece: str, at: int) -> Span:
     Raises: IntegrityError if it is not there: then the library changed the text, and no citation would hold.
     """
     piece = piece.strip()
-    found = text.find(piece, at)
-    if found >= 0 and not text[at:found].strip():
-        return found, found + len(piece)
-    return _locate_words(text, piece.split(), at)
-
-
-def _locate_words(text: str, words: Sequence[str], at: int) -> Span:
-    start = None
-    for word in words:
-        found = text.find(word, at)
-        if found < 0 or text[at:found].strip():
+    start = skip_blank(text, at, len(text)) if piece else at
+    if text.startswith(piece, start):
+        return start, start + len(piece)
+    for word in piece.split():  # LlamaIndex puts one space for what is between # and heading
+        at = skip_blank(text, at, len(text))
+        if not text.startswith(word, at):
             raise IntegrityError(f"the splitter returned text that the document does not hold: {word[:40]!r}")
-        start = found if start is None else start
-        at = found + len(word)
-    return (at, at) if start is None else (start, at)
+        at += len(word)
+    return start, at
 
 
 @cache

@@ -78,6 +78,7 @@ BAD_FILES: list[tuple[str, Make, str]] = [
     ("README", written(b"x"), "its format without a suffix is not one of .md, "),
     ("data.txt", written(b"a\0b" * 9), "it holds binary data, not text"),
     ("noise.txt", written(bytes(range(128, 256)) * 2 + b"\x81\x8d\xff" * 9), "it is text in an unknown encoding"),
+    ("mark.txt", written(b"\xff\xfe\xff"), "it is damaged: it begins as UTF-16 text but does not go on so"),
     # Mislabelled
     ("a.pdf", lambda path: write_docx(path, ["Text."]), "it is named .pdf but is a Word document"),
     ("b.pdf", written(b"<!DOCTYPE html><p>Text"), "it is named .pdf but is an HTML page"),
