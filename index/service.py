@@ -370,7 +370,8 @@ class IndexService:
         encoder = self._encoder_of(row, store)
         splitter = self._splitter(encoder, splitting)
         cpu_started = _cpu_seconds()
-        with ParserProcess(self._settings.index.parse_timeout_seconds) as parser:
+        limits = self._settings.index
+        with ParserProcess(limits.parse_timeout_seconds, limits.parse_memory_bytes) as parser:
             outcome = Ingestion(destination, encoder, splitter, access, report, parser).run(sources)
         if outcome.passages:
             self._record(row, outcome, _cpu_seconds() - cpu_started)

@@ -179,9 +179,8 @@ def next_passage(connection: sqlite3.Connection) -> int:
 
 
 def _write_passages(connection: sqlite3.Connection, number: int, document: NewDocument, first: int) -> None:
-    text, rows, words = document.parsed.text, [], []
+    rows, words = [], []
     for identifier, passage in enumerate(document.passages, first):
-        context = passage.encoded.removesuffix(text[passage.start : passage.end])
         rows.append(
             (
                 identifier,
@@ -190,7 +189,7 @@ def _write_passages(connection: sqlite3.Connection, number: int, document: NewDo
                 passage.end,
                 passage.page,
                 passage.heading,
-                context,
+                passage.context,
                 passage.tokens,
             )
         )
@@ -203,7 +202,7 @@ def _verify_offsets(document: NewDocument) -> None:
     length = len(document.parsed.text)
     for passage in document.passages:
         inside = 0 <= passage.start < passage.end <= length
-        if not inside or not passage.encoded.endswith(document.parsed.text[passage.start : passage.end]):
+        if not inside or passage.encoded != passage.context + document.parsed.text[passage.start : passage.end]:
             raise IntegrityError(f"{document.name}: characters {passage.start}-{passage.end} are not the passage")
 
 
