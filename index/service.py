@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
+from index.collection.attributes import checked_allow, checked_attributes
 from index.collection.documents import Access, Vectors
-from index.collection.filters import checked_scalar, parse_filter
+from index.collection.filters import parse_filter
 from index.collection.scope import Scope
 from index.collection.store import CollectionStore
 from index.documents.parser_process import ParserProcess
 from index.documents.split import Splitter
 from index.encoding.encoder import Encoder, fingerprint_of
 from index.ingestion.ingest import Ingestion, refuse_equal_names
-from index.ingestion.records import as_documents
+from index.ingestion.records import as_documents, unit_vector
 from index.ingestion.reembed import Reembedding
 from index.ingestion.sync import plan_sync
 from index.interface import (
@@ -37,7 +36,7 @@ from index.interface import (
     SyncReport,
     silent,
 )
-from index.open_stores import OpenStores
+from index.open_stores import OpenStores, UpkeepPolicy
 from index.registry import CollectionRegistry, info_of
 from local_llm import ledger
 from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError
@@ -48,6 +47,8 @@ from local_llm.state import Collection, State
 
 # A collection bound to no encoder: its records and queries bring vectors.
 EXTERNAL = "external"
+# A million such vectors are 256 GB: more is a slip of the pen.
+MOST_DIMENSIONS = 2**16
 # Queries made of passages, to measure with while nobody asked: so many, of the middle third of a passage's words.
 SAMPLE_QUERIES = 200
 
@@ -55,11 +56,11 @@ SAMPLE_QUERIES = 200
 class IndexService:
     """See `index.interface.Index` for what each method promises. Methods may be called from several threads."""
 
-    def __init__(self, settings: Settings, state: State):
+    def __init__(self, settings: Settings, state: State, upkeep: UpkeepPolicy | None = None):
         self._settings = settings
         self._state = state
         self._registry = CollectionRegistry(settings, state)
-        self._stores = OpenStores(settings.index, self._sample_queries)
+        self._stores = OpenStores(settings.index, self._sample_queries, upkeep)
         self._encoders: dict[str, Encoder] = {}
         self._encoder_lock = threading.Lock()
 
@@ -107,10 +108,13 @@ class IndexService:
         if dimension is None:
             model = self._encoder_model(encoder or self._settings.index.encoder)
             encoder, fingerprint = model.name, fingerprint_of(model.path)
-        elif encoder is None and dimension > 0:
+        elif encoder is None and 0 < dimension <= MOST_DIMENSIONS:
             encoder = fingerprint = EXTERNAL
         else:
-            raise InvalidInputError("give an encoder, or the dimension of vectors of your own", param="dimension")
+            raise InvalidInputError(
+                f"give an encoder, or the dimension of vectors of your own: 1 to {MOST_DIMENSIONS}",
+                param="dimension",
+            )
         row = self._registry.create(
             caller,
             name,
@@ -229,12 +233,13 @@ class IndexService:
         report: Report = silent,
     ) -> SyncReport:
         store = self._store(self._registry.get(caller, collection))
-        plan = plan_sync(sources, store.documents(caller.sees), store, scope)
+        present = store.documents(caller.sees)
+        plan = plan_sync(sources, present, store, scope)
         if dry_run:
             return plan
         ingest = self.add(caller, collection, sources, allow=allow, attributes=attributes, report=report)
-        if plan.to_remove:
-            store.remove(plan.to_remove, caller.sees)
+        gone = set(plan.to_remove)
+        store.remove_unchanged([one for one in present if one.name in gone], caller.sees)
         return replace(plan, ingest=ingest)
 
     def reembed(
@@ -336,7 +341,7 @@ class IndexService:
                 f"the collection {row.name!r} is asked with text: {row.encoder} makes its vectors", param="query"
             )
         else:
-            vector = unit_vector(query, "query")
+            vector = unit_vector(query, "query", "query")
         if self._settings.index.record_queries:
             store.record_query(vector)
         return vector
@@ -370,15 +375,6 @@ class IndexService:
         ledger.record(self._state, caller.project_id, "ingestion", facts)
 
 
-def unit_vector(numbers: Sequence[float], param: str) -> Vectors:
-    """float32 [dimension], of length 1. Raises: InvalidInputError for what has no direction."""
-    vector = np.asarray(numbers, np.float64)
-    length = np.linalg.norm(vector)
-    if vector.ndim != 1 or not np.isfinite(length) or length == 0:
-        raise InvalidInputError(f"{param}: expected finite numbers, not all 0", param=param)
-    return (vector / length).astype(np.float32)
-
-
 def _quality(store: CollectionStore) -> SearchQuality | None:
     found = store.view_stats()
     if found is None:
@@ -402,9 +398,10 @@ def _middle_third(text: str) -> str:
 
 def _access(allow: Sequence[str] | None, attributes: Mapping[str, Any] | None) -> Access:
     """Raises: InvalidInputError for an attribute that is neither text nor number nor true nor false."""
-    if attributes is not None:
-        attributes = {key: checked_scalar(value, f"attribute {key!r}") for key, value in attributes.items()}
-    return Access(None if allow is None else tuple(allow), attributes)
+    return Access(
+        None if allow is None else checked_allow(allow),
+        None if attributes is None else checked_attributes(attributes, "attributes"),
+    )
 
 
 def _refuse_beyond_own(caller: Caller, allow: Sequence[str] | None) -> None:
