@@ -20,6 +20,7 @@ from index.ingestion.records import as_documents, unit_vector
 from index.ingestion.reembed import Reembedding
 from index.ingestion.sync import plan_sync
 from index.interface import (
+    EXTERNAL,
     CollectionInfo,
     CollectionStats,
     DocumentInfo,
@@ -45,8 +46,6 @@ from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import Collection, State
 
-# A collection bound to no encoder: its records and queries bring vectors.
-EXTERNAL = "external"
 # A million such vectors are 256 GB: more is a slip of the pen.
 MOST_DIMENSIONS = 2**16
 # Queries made of passages, to measure with while nobody asked: so many, of the middle third of a passage's words.
@@ -273,6 +272,17 @@ class IndexService:
     def remove(self, caller: Caller, collection: str, names: Sequence[str]) -> int:
         return self._store(self._registry.usable(caller, collection)).remove(names, caller.sees)
 
+    def remove_matching(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        names: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> int:
+        scope = _scope(caller, filters)
+        return self._store(self._registry.usable(caller, collection)).remove_matching(scope, names)
+
     # Passages out
 
     def search(
@@ -287,7 +297,7 @@ class IndexService:
     ) -> list[Hit]:
         if k < 1:
             raise InvalidInputError(f"k = {k}; expected 1 or more", param="k")
-        scope = Scope(caller.sees, None if filters is None else parse_filter(filters))
+        scope = _scope(caller, filters)
         row = self._registry.usable(caller, collection)
         store = self._store(row)
         while True:
@@ -305,6 +315,17 @@ class IndexService:
         self, caller: Caller, collection: str, document_id: str, version: int | None = None
     ) -> DocumentText:
         return self._store(self._registry.get(caller, collection)).document(document_id, version, caller.sees)
+
+    def records(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        names: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> list[Record]:
+        scope = _scope(caller, filters)
+        return self._store(self._registry.get(caller, collection)).records(scope, names)
 
     # Below the surface
 
@@ -394,6 +415,11 @@ def _middle_third(text: str) -> str:
     words = text.split()
     third = len(words) // 3
     return " ".join(words[third : 2 * third] or words)
+
+
+def _scope(caller: Caller, filters: Mapping[str, Any] | None) -> Scope:
+    """Raises: InvalidInputError for a filter that is none."""
+    return Scope(caller.sees, None if filters is None else parse_filter(filters))
 
 
 def _access(allow: Sequence[str] | None, attributes: Mapping[str, Any] | None) -> Access:

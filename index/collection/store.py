@@ -32,7 +32,7 @@ from index.collection.live_view import (
 from index.collection.next_generation import NextGeneration
 from index.collection.scope import Candidate, Scope
 from index.collection.storage_errors import of_disk
-from index.interface import DocumentInfo, DocumentText, Hit
+from index.interface import DocumentInfo, DocumentText, Hit, Record
 from index.vectors.rows import checked_vectors
 from index.vectors.view import VectorView, ViewOptions, ViewStats
 from local_llm.errors import ConflictError, InvalidInputError, LocalLLMError
@@ -42,7 +42,7 @@ from local_llm.permissions import Principals
 ATTEMPTS = 3
 MOST_RECORDED_QUERIES = 1000
 
-# The view is measured with recorded queries once there are so many, and again when it has grown by half.
+# The view is measured with recorded queries once there are so many, and again when they have grown by half.
 ENOUGH_QUERIES = 50
 GROWN = 1.5
 
@@ -75,7 +75,8 @@ class CollectionStore:
         self._view = self._view_of(self._generation.number, self._generation.dimension)
         self._changed = 0  # passages that came or went since the last snapshot
         self._closed = False
-        self._measured_rows = 0  # how many there were when the view was last measured
+        self._recorded = self._database.read("SELECT count(*) AS queries FROM recorded_queries")[0]["queries"]
+        self._measured_queries = self._recorded  # recorded when the view was last measured with them
         self._asked: deque[Vectors] = deque(maxlen=MOST_RECORDED_QUERIES)
 
     def close(self, *, snapshot: bool = True) -> None:
@@ -156,6 +157,11 @@ class CollectionStore:
             there = {one.id: one.version for one in self.documents(principals)}
             return self.remove([one.name for one in found if there.get(one.id) == one.version], principals)
 
+    def remove_matching(self, scope: Scope, names: Sequence[str] | None) -> int:
+        """Removes what records() would return, and nothing that comes meanwhile."""
+        with self._database.lock:
+            return self.remove([record.name for record in self.records(scope, names)], scope.principals)
+
     # Searching
 
     def nearest(self, query: Vectors, k: int, scope: Scope) -> list[Candidate]:
@@ -201,6 +207,14 @@ class CollectionStore:
     def document(self, identifier: str, version: int | None, principals: Principals) -> DocumentText:
         """Raises: NotFoundError if it is not there, not visible, or of another version."""
         return rows.text_of(self._database, identifier, version, principals)
+
+    def records(self, scope: Scope, names: Sequence[str] | None) -> list[Record]:
+        """The documents of these names (None: of any) that are within the scope, in the order of their numbers."""
+        if names is not None:
+            return rows.records(self._database, rows.named(self._database, names), scope)
+        mask = self._catalog.allowed(scope.principals, scope.filter)
+        numbers = None if mask is None else np.flatnonzero(mask).tolist()
+        return rows.records(self._database, numbers, scope)
 
     def encoded(self, document: StoredDocument) -> dict[str, Vectors]:
         """What was encoded of a document, with its vectors: equal text need not be encoded again.
@@ -290,7 +304,7 @@ class CollectionStore:
                 connection.execute("DELETE FROM recorded_queries")
             self._asked.clear()
             self._view, self._generation = view, self._active_generation()
-            self._measured_rows = 0
+            self._recorded = self._measured_queries = 0
             with suppress(LocalLLMError):  # adopted it is; upkeep tries again to write the snapshot
                 self.save_view()
             drop_snapshots(self._database, but=self._generation.number)
@@ -363,14 +377,15 @@ class CollectionStore:
 
     def _set_access(self, old: StoredDocument, access: Access) -> None:
         allow, attributes = access.over(old)
-        if (allow, attributes) == (old.allow, old.attributes):
+        values = to_json(allow), to_json(attributes)
+        if values == (to_json(old.allow), to_json(old.attributes)):  # as JSON: to Python, True is 1
             return
         with self._database.transaction() as connection:
             connection.execute(
                 "UPDATE documents SET allow = ?, attributes = ? WHERE number = ?",
-                (to_json(allow), to_json(attributes), old.number),
+                (*values, old.number),
             )
-        self._catalog.put(old.number, to_json(allow), attributes)
+        self._catalog.put(old.number, values[0], attributes)
 
     def _hits(self, collection: str, candidates: Sequence[Candidate], scope: Scope) -> list[Hit]:
         found = rows.hit_rows(self._database, [one.passage_id for one in candidates], scope)
@@ -393,21 +408,23 @@ class CollectionStore:
                 "DELETE FROM recorded_queries WHERE id <= (SELECT max(id) FROM recorded_queries) - ?",
                 (MOST_RECORDED_QUERIES,),
             )
+        self._recorded = min(self._recorded + len(asked), MOST_RECORDED_QUERIES)
 
     def _measure(self, sample: Sample) -> None:
-        """Measures the view, and has it tuned, when it has become another since: built, or grown by half."""
-        stats = self.view_stats()
-        if stats is None or stats.effort is None:  # exact: there is nothing to tune
+        """Gives a view that approximates queries to be tuned with: better ones as soon as there are."""
+        view = self._view
+        if view is None or view.stats().effort is None:  # exact: there is nothing to tune
             return
-        if stats.recall is not None and stats.rows < GROWN * self._measured_rows:
+        if self._recorded >= ENOUGH_QUERIES and (
+            view.questions_source != "queries" or self._recorded >= GROWN * self._measured_queries
+        ):
+            self._measured_queries = self._recorded
+            view.measure(self._recorded_queries(), "queries")
+        elif view.questions_source is None:
+            view.measure(sample(self), "passages")
+        else:
             return
-        recorded = self._recorded_queries()
-        asked = len(recorded) >= ENOUGH_QUERIES
-        queries = recorded if asked else sample(self)
-        if self._view is not None and len(queries):
-            self._view.measure(queries, "queries" if asked else "passages")
-            self._measured_rows = stats.rows
-            self._changed += 1  # the snapshot has another effort now
+        self._changed += 1  # the snapshot has another effort
 
     def _recorded_queries(self) -> Vectors:
         rows_ = self._database.read("SELECT vector FROM recorded_queries ORDER BY id DESC")
