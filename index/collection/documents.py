@@ -368,7 +368,10 @@ def _pages(database: Database, number: int) -> tuple[Page, ...]:
 
 def _access(row: JsonRow) -> dict[str, Any]:
     allow = row["allow"]
-    return {
-        "allow": None if allow is None else tuple(json.loads(allow)),
-        "attributes": json.loads(row["attributes"]),
-    }
+    try:
+        return {
+            "allow": None if allow is None else tuple(json.loads(allow)),
+            "attributes": json.loads(row["attributes"]),
+        }
+    except ValueError as error:
+        raise IntegrityError(f"who may see a document cannot be read: {error}") from error

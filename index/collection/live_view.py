@@ -58,10 +58,7 @@ def open_view(database: Database, generation: int, options: ViewOptions) -> Vect
 
 def _from_snapshot(database: Database, generation: int, options: ViewOptions) -> VectorView | None:
     """None where there is none, or none that can be of this database."""
-    try:
-        view = VectorView.open(snapshot_folder(database, generation), options)
-    except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError):
-        return None  # its facts were damaged into others that can be read
+    view = VectorView.open(snapshot_folder(database, generation), options)
     # A passage beyond the last that the database ever had: the database is an older copy, put back in its place.
     return None if view is None or view.max_id > last_passage(database) else view
 

@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from local_llm.errors import ConflictError, IntegrityError, LocalLLMError, OutOfSpaceError, UnavailableError
+from local_llm.errors import (
+    ConflictError,
+    IntegrityError,
+    InvalidInputError,
+    LocalLLMError,
+    OutOfSpaceError,
+    UnavailableError,
+)
 
 # Source: https://www.sqlite.org/rescode.html. A full disk is told by where it is met: SQLITE_FULL,
 # SQLITE_IOERR_WRITE, _FSYNC, _TRUNCATE, _SHMSIZE.
@@ -24,6 +31,25 @@ def told_clearly(path: Path) -> Iterator[None]:
         raise _of_sqlite(error, path) from error
     except OSError as error:
         raise of_disk(error, path.parent) from error
+    except UnicodeDecodeError as error:
+        raise damaged(path, str(error)) from error
+
+
+@contextmanager
+def read_back(path: Path) -> Iterator[None]:
+    """For a block that makes something of all that a database holds: what cannot be made of it was not written."""
+    try:
+        with told_clearly(path):
+            yield
+    except (ValueError, LookupError, TypeError, InvalidInputError) as error:
+        raise damaged(path, f"{type(error).__name__}: {error}") from error
+
+
+def damaged(path: Path, reason: str) -> IntegrityError:
+    return IntegrityError(
+        f"the collection {path.parent.name} is damaged: {reason!a} ({path})",
+        hint="bring the file back from a backup, or delete the collection and index its documents anew",
+    )
 
 
 def of_disk(error: OSError, folder: Path) -> LocalLLMError:
@@ -38,10 +64,7 @@ def _of_sqlite(error: sqlite3.Error, path: Path) -> LocalLLMError:
     if code in OUT_OF_SPACE:
         return _out_of_space(path.parent)
     if code & 0xFF in (DAMAGED, NO_DATABASE):
-        return IntegrityError(
-            f"the collection {collection} is damaged: {error} ({path})",
-            hint="bring the file back from a backup, or delete the collection and index its documents anew",
-        )
+        return damaged(path, str(error))
     if code & 0xFF == CONSTRAINT:
         return ConflictError(f"the collection {collection}: it is there already: {error}")
     if code & 0xFF == BUSY:

@@ -31,7 +31,7 @@ from index.collection.live_view import (
 )
 from index.collection.next_generation import NextGeneration
 from index.collection.scope import Candidate, Scope
-from index.collection.storage_errors import of_disk
+from index.collection.storage_errors import of_disk, read_back
 from index.interface import DocumentInfo, DocumentText, Hit, Record
 from index.vectors.rows import checked_vectors
 from index.vectors.view import VectorView, ViewOptions, ViewStats
@@ -70,9 +70,14 @@ class CollectionStore:
         self._options = options
         self._snapshots = snapshots or SnapshotPolicy()
         self._upkeep = threading.Lock()  # held by whoever maintains, or closes
-        self._catalog = Catalog(self._database.iterate("SELECT number, allow FROM documents"), self._column)
-        self._generation = self._active_generation()
-        self._view = self._view_of(self._generation.number, self._generation.dimension)
+        try:
+            with read_back(path):
+                self._catalog = Catalog(self._database.iterate("SELECT number, allow FROM documents"), self._column)
+                self._generation = self._active_generation()
+                self._view = self._view_of(self._generation.number, self._generation.dimension)
+        except BaseException:
+            self._database.close()
+            raise
         self._changed = 0  # passages that came or went since the last snapshot
         self._closed = False
         self._recorded = self._database.read("SELECT count(*) AS queries FROM recorded_queries")[0]["queries"]
