@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
 from index.admission import access_of, refuse_beyond_own, refuse_unseen
 from index.attached_files import AttachedFiles
 from index.attachment_worker import AttachmentWorker, purge
@@ -21,7 +19,7 @@ from index.embedding import embed
 from index.encoders import Encoders
 from index.encoding.encoder import Encoder
 from index.ingestion.ingest import Destination, Ingestion, refuse_equal_names
-from index.ingestion.records import as_documents
+from index.ingestion.records import as_documents, unit_vector
 from index.ingestion.reembed import Reembedding
 from index.ingestion.sync import plan_sync
 from index.interface import (
@@ -43,7 +41,7 @@ from index.interface import (
     SyncReport,
     silent,
 )
-from index.open_stores import OpenStores
+from index.open_stores import OpenStores, UpkeepPolicy
 from index.registry import CollectionRegistry, info_of
 from local_llm import ledger
 from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError
@@ -52,6 +50,8 @@ from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import Collection, State
 
+# A million such vectors are 256 GB: more is a slip of the pen.
+MOST_DIMENSIONS = 2**16
 # Queries made of passages, to measure with while nobody asked: so many, of the middle third of a passage's words.
 SAMPLE_QUERIES = 200
 
@@ -59,11 +59,11 @@ SAMPLE_QUERIES = 200
 class IndexService:
     """See `index.interface.Index` for what each method promises. Methods may be called from several threads."""
 
-    def __init__(self, settings: Settings, state: State):
+    def __init__(self, settings: Settings, state: State, upkeep: UpkeepPolicy | None = None):
         self._settings = settings
         self._state = state
         self._registry = CollectionRegistry(settings, state)
-        self._stores = OpenStores(settings.index, self._sample_queries)
+        self._stores = OpenStores(settings.index, self._sample_queries, upkeep)
         self._encoders = Encoders(settings)
         self._uploads = FileStore(settings, state)
         self._worker = AttachmentWorker(
@@ -130,10 +130,13 @@ class IndexService:
     ) -> CollectionInfo:
         if dimension is None:
             encoder, fingerprint = self._encoders.fingerprint(encoder)
-        elif encoder is None and dimension > 0:
+        elif encoder is None and 0 < dimension <= MOST_DIMENSIONS:
             encoder = fingerprint = EXTERNAL
         else:
-            raise InvalidInputError("give an encoder, or the dimension of vectors of your own", param="dimension")
+            raise InvalidInputError(
+                f"give an encoder, or the dimension of vectors of your own: 1 to {MOST_DIMENSIONS}",
+                param="dimension",
+            )
         row = self._registry.create(
             caller,
             name,
@@ -240,12 +243,13 @@ class IndexService:
         report: Report = silent,
     ) -> SyncReport:
         store = self._store(self._registry.get(caller, collection))
-        plan = plan_sync(sources, store.documents(caller.sees), store, scope)
+        present = store.documents(caller.sees)
+        plan = plan_sync(sources, present, store, scope)
         if dry_run:
             return plan
         ingest = self.add(caller, collection, sources, allow=allow, attributes=attributes, report=report)
-        if plan.to_remove:
-            store.remove(plan.to_remove, caller.sees)
+        gone = set(plan.to_remove)
+        store.remove_unchanged([one for one in present if one.name in gone], caller.sees)
         return replace(plan, ingest=ingest)
 
     def reembed(
@@ -401,7 +405,7 @@ class IndexService:
                 f"the collection {row.name!r} is asked with text: {row.encoder} makes its vectors", param="query"
             )
         else:
-            vector = unit_vector(query, "query")
+            vector = unit_vector(query, "query", "query")
         if self._settings.index.record_queries:
             store.record_query(vector)
         return vector
@@ -433,15 +437,6 @@ class IndexService:
             "encoder": row.encoder,
         }
         ledger.record(self._state, row.project_id, "ingestion", facts)
-
-
-def unit_vector(numbers: Sequence[float], param: str) -> Vectors:
-    """float32 [dimension], of length 1. Raises: InvalidInputError for what has no direction."""
-    vector = np.asarray(numbers, np.float64)
-    length = np.linalg.norm(vector)
-    if vector.ndim != 1 or not np.isfinite(length) or length == 0:
-        raise InvalidInputError(f"{param}: expected finite numbers, not all 0", param=param)
-    return (vector / length).astype(np.float32)
 
 
 def _quality(store: CollectionStore) -> SearchQuality | None:

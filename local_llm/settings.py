@@ -104,6 +104,7 @@ class IndexSettings(Section):
     )
     record_queries: bool = Field(
         True, description="Keep the vectors of the last 1,000 queries of a collection, to tune its search with."
+    )
     parse_memory_bytes: int = Field(
         2 << 30, ge=512 << 20, description="Most memory the parser of documents may take."
     )

@@ -8,7 +8,7 @@ from typing import Any
 from llama_index.core.schema import BaseNode, MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
-from index.collection.filters import LARGEST_NUMBER, kind_of
+from index.collection.attributes import LARGEST_NUMBER, kind_of
 from index.interface import Hit, Record
 
 # Attributes of our own beside the node's metadata. The first two are named as metadata_dict_to_node() reads them.
