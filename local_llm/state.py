@@ -157,10 +157,10 @@ class Collection(Row):
     encoder_fingerprint: Mapped[str]
     created_at: Mapped[int]
     title: Mapped[str | None]
-    labels: Mapped[dict[str, Any]]  # `metadata` in the API, a name that the mapper keeps for itself
+    labels: Mapped[dict[str, Any]] = mapped_column(default=dict)  # `metadata` in the API, a name that the mapper keeps for itself
     expires_after_days: Mapped[int | None]
-    last_active_at: Mapped[int]
-    ranking: Mapped[dict[str, Any]]
+    last_active_at: Mapped[int] = mapped_column(default=0)
+    ranking: Mapped[dict[str, Any]] = mapped_column(default=dict)
     __table_args__ = (UniqueConstraint("project_id", "name"),)
 
 

@@ -1,7 +1,9 @@
 """/v1/vector_stores through the real client: what it attaches is found by those who may see it, by nobody else."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -17,6 +19,7 @@ from .vector_store_world import World, index_server, running_gateway
 
 BATTERY = b"# Battery\n\nThe battery charges in four hours from a wall socket.\n"
 RETURNS = b"# Returns\n\nGoods can be returned within thirty days of purchase.\n"
+PAGE = Path(__file__).parents[2] / "docs" / "vector-stores.md"
 POLL = {"poll_interval_ms": 20}
 
 
@@ -524,3 +527,13 @@ def test_nobody_reads_files_of_another_project(world: World, store: VectorStore,
         identifier,
     )
     assert FileStore(world.settings, world.state).exists(identifier)
+
+
+def test_the_snippet_of_the_documentation_works(client: openai.OpenAI, capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    made = "client = OpenAI()\n"
+    assert made in snippet
+    exec(snippet.replace(made, ""), {"client": client})
+    out = capsys.readouterr().out
+    assert "battery.md The battery charges in four hours from a wall socket. 11 64" in out
+    assert "2 384" in out
