@@ -1,5 +1,6 @@
 """The collections that are open, and the thread that looks after them between searches."""
 
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -102,8 +103,9 @@ class OpenStores:
     def _maintain(self, store: CollectionStore) -> bool:
         try:
             return store.maintain(self._sample)
-        except LocalLLMError as error:  # a full disk, an encoder that is gone: nothing of it is lost by waiting
-            print(f"upkeep: {error.message}", file=sys.stderr)  # noqa: T201
+        # A full disk, an encoder that is gone: nothing of it is lost by waiting. Or a collection deleted meanwhile.
+        except (LocalLLMError, OSError, sqlite3.Error) as error:
+            print(f"upkeep: {error}", file=sys.stderr)  # noqa: T201
             return False
 
     def _options(self, dimension: int) -> ViewOptions:

@@ -314,6 +314,17 @@ def test_a_file_that_is_deleted_on_its_way_never_becomes_a_document(
     assert [info.filename for info in service.documents(world.admin, store.id)] == ["z.md"]
 
 
+def test_a_store_deleted_while_its_files_are_indexed_holds_nobody_up(client: openai.OpenAI) -> None:
+    for _ in range(5):
+        doomed = client.vector_stores.create()
+        identifiers = [upload(client, f"{n}.md", BATTERY * 20 + b"%d" % n) for n in range(5)]
+        client.vector_stores.file_batches.create(doomed.id, file_ids=identifiers)
+        assert client.vector_stores.delete(doomed.id).deleted
+    store = client.vector_stores.create()
+    file = client.vector_stores.files.upload_and_poll(vector_store_id=store.id, file=("z.md", RETURNS), **POLL)
+    assert file.status == "completed"
+
+
 def test_documents_of_an_expired_store_are_refused_and_removed(
     client: openai.OpenAI, service: IndexService, world: World
 ) -> None:
