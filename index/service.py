@@ -180,8 +180,11 @@ class IndexService:
 
     def delete(self, caller: Caller, collection: str) -> None:
         row = self._registry.delete(caller, collection)
+        folder = self._registry.database(row.id).parent
+        # Out of the way first: another thread that is about to open it finds nothing, and leaves nothing behind.
+        gone = folder.rename(folder.with_name(f".gone-{row.id}"))
         self._stores.close(row.id, gone=True)
-        shutil.rmtree(self._registry.database(row.id).parent)
+        shutil.rmtree(gone)
 
     def stats(self, caller: Caller, collection: str) -> CollectionStats:
         row = self._registry.get(caller, collection)

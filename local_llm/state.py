@@ -157,9 +157,7 @@ class Collection(Row):
     encoder_fingerprint: Mapped[str]
     created_at: Mapped[int]
     title: Mapped[str | None]
-    labels: Mapped[dict[str, Any]] = mapped_column(
-        default=dict
-    )  # `metadata` in the API, a name that the mapper keeps for itself
+    labels: Mapped[dict[str, Any]] = mapped_column(default=dict)  # `metadata` in the API, which the mapper reserves
     expires_after_days: Mapped[int | None]
     last_active_at: Mapped[int] = mapped_column(default=now)
     ranking: Mapped[dict[str, Any]] = mapped_column(default=dict)

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
+from tokenizers import Tokenizer
 
 from index.service import IndexService
-from local_llm.embedded import ENCODER
+from local_llm.embedded import ENCODER, locate
 
 from .vector_store_world import World, index_server, running_gateway
 
@@ -49,11 +50,11 @@ def test_vectors_are_those_of_the_encoder_in_order_in_both_formats(
     assert client.embeddings.create(model=MODEL, input=texts[0], dimensions=DIMENSION).data[0].embedding
 
 
-def test_token_ids_of_our_tokenizer_stand_for_their_text(client: openai.OpenAI, service: IndexService) -> None:
+def test_token_ids_of_our_tokenizer_stand_for_their_text(client: openai.OpenAI) -> None:
     text = "the battery charges in four hours."
-    tokenizer = service.encoder()._tokenizer
-    bare = tokenizer.ids(text)
-    whole = list(tokenizer._whole.encode(text).ids)
+    tokenizer = Tokenizer.from_file(str(locate(ENCODER) / "tokenizer.json"))
+    tokenizer.no_padding()
+    whole, bare = (tokenizer.encode(text, add_special_tokens=special).ids for special in (True, False))
     expected = client.embeddings.create(model=MODEL, input=text).data[0].embedding
     assert len(whole) > len(bare)
     for ids in (bare, whole):

@@ -1,7 +1,9 @@
 """/v1/vector_stores through the real client: what it attaches is found by those who may see it, by nobody else."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -17,6 +19,7 @@ from .vector_store_world import World, index_server, running_gateway
 
 BATTERY = b"# Battery\n\nThe battery charges in four hours from a wall socket.\n"
 RETURNS = b"# Returns\n\nGoods can be returned within thirty days of purchase.\n"
+PAGE = Path(__file__).parents[2] / "docs" / "vector-stores.md"
 POLL = {"poll_interval_ms": 20}
 
 
@@ -311,6 +314,17 @@ def test_a_file_that_is_deleted_on_its_way_never_becomes_a_document(
     assert [info.filename for info in service.documents(world.admin, store.id)] == ["z.md"]
 
 
+def test_a_store_deleted_while_its_files_are_indexed_holds_nobody_up(client: openai.OpenAI) -> None:
+    for _ in range(5):
+        doomed = client.vector_stores.create()
+        identifiers = [upload(client, f"{n}.md", BATTERY * 20 + b"%d" % n) for n in range(5)]
+        client.vector_stores.file_batches.create(doomed.id, file_ids=identifiers)
+        assert client.vector_stores.delete(doomed.id).deleted
+    store = client.vector_stores.create()
+    file = client.vector_stores.files.upload_and_poll(vector_store_id=store.id, file=("z.md", RETURNS), **POLL)
+    assert file.status == "completed"
+
+
 def test_documents_of_an_expired_store_are_refused_and_removed(
     client: openai.OpenAI, service: IndexService, world: World
 ) -> None:
@@ -524,3 +538,13 @@ def test_nobody_reads_files_of_another_project(world: World, store: VectorStore,
         identifier,
     )
     assert FileStore(world.settings, world.state).exists(identifier)
+
+
+def test_the_snippet_of_the_documentation_works(client: openai.OpenAI, capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    made = "client = OpenAI()\n"
+    assert made in snippet
+    exec(snippet.replace(made, ""), {"client": client})
+    out = capsys.readouterr().out
+    assert "battery.md The battery charges in four hours from a wall socket. 11 64" in out
+    assert "2 384" in out
