@@ -33,5 +33,6 @@ def open_index(settings: Settings, state: State) -> Iterator[Index]:
         service = IndexService(settings, state)
         try:
             yield service
+            service.settle()
         finally:
             service.close()

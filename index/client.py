@@ -17,8 +17,13 @@ from index.interface import (
     DocumentText,
     Hit,
     IngestReport,
+    Ranking,
+    Record,
+    ReembedReport,
     Report,
     Source,
+    Splitting,
+    SyncReport,
     silent,
 )
 from local_llm.errors import LocalLLMError, UnavailableError
@@ -58,14 +63,57 @@ class IndexClient:
             return False
         return True
 
-    def create(self, caller: Caller, name: str) -> CollectionInfo:
-        return CollectionInfo(**self._call("create", caller, name=name))
+    def create(
+        self,
+        caller: Caller,
+        name: str | None = None,
+        *,
+        title: str | None = None,
+        encoder: str | None = None,
+        dimension: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        expires_after_days: int | None = None,
+    ) -> CollectionInfo:
+        made = self._call(
+            "create",
+            caller,
+            name=name,
+            title=title,
+            encoder=encoder,
+            dimension=dimension,
+            metadata=metadata,
+            expires_after_days=expires_after_days,
+        )
+        return wire.collection_info(made)
+
+    def update(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        expires_after_days: int | None = None,
+        never_expires: bool = False,
+        ranking: Ranking | None = None,
+    ) -> CollectionInfo:
+        changed = self._call(
+            "update",
+            caller,
+            collection=collection,
+            title=title,
+            metadata=metadata,
+            expires_after_days=expires_after_days,
+            never_expires=never_expires,
+            ranking=ranking,
+        )
+        return wire.collection_info(changed)
 
     def collections(self, caller: Caller) -> list[CollectionInfo]:
-        return wire.collection_infos(self._call("collections", caller))
+        return [wire.collection_info(one) for one in self._call("collections", caller)]
 
     def get(self, caller: Caller, collection: str) -> CollectionInfo:
-        return CollectionInfo(**self._call("get", caller, collection=collection))
+        return wire.collection_info(self._call("get", caller, collection=collection))
 
     def delete(self, caller: Caller, collection: str) -> None:
         self._call("delete", caller, collection=collection)
@@ -78,30 +126,84 @@ class IndexClient:
         *,
         allow: Sequence[str] | None = None,
         attributes: Mapping[str, Any] | None = None,
+        splitting: Splitting | None = None,
         report: Report = silent,
     ) -> IngestReport:
-        arguments = {
-            "caller": wire.caller_to_json(caller),
-            "collection": collection,
-            "sources": wire.sources_to_json(sources),
-            "allow": None if allow is None else list(allow),
-            "attributes": None if attributes is None else dict(attributes),
-        }
-        with self._reaching(), self._http.stream("POST", "/add", json=arguments) as response:
-            for text in response.iter_lines():
-                line = json.loads(text)
-                if "report" in line:
-                    return wire.ingest_report(line["report"])
-                if "error" in line:
-                    raise wire.error_from_json(line["error"])
-                report(line["done"], line["total"], line["note"])
-        raise self._gone("it ended before the documents were acknowledged")
+        found = self._call_long(
+            "add",
+            caller,
+            report,
+            collection=collection,
+            sources=sources,
+            allow=allow,
+            attributes=attributes,
+            splitting=splitting,
+        )
+        return wire.ingest_report(found)
+
+    def put(
+        self, caller: Caller, collection: str, records: Sequence[Record], *, allow: Sequence[str] | None = None
+    ) -> IngestReport:
+        return wire.ingest_report(self._call("put", caller, collection=collection, records=records, allow=allow))
+
+    def sync(
+        self,
+        caller: Caller,
+        collection: str,
+        sources: Sequence[Source],
+        *,
+        scope: str,
+        dry_run: bool = False,
+        allow: Sequence[str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        report: Report = silent,
+    ) -> SyncReport:
+        found = self._call_long(
+            "sync",
+            caller,
+            report,
+            collection=collection,
+            sources=sources,
+            scope=scope,
+            dry_run=dry_run,
+            allow=allow,
+            attributes=attributes,
+        )
+        return wire.sync_report(found)
+
+    def reembed(
+        self, caller: Caller, collection: str, *, encoder: str | None = None, report: Report = silent
+    ) -> ReembedReport:
+        return ReembedReport(**self._call_long("reembed", caller, report, collection=collection, encoder=encoder))
+
+    def set_access(
+        self,
+        caller: Caller,
+        collection: str,
+        name: str,
+        *,
+        allow: Sequence[str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._call("set_access", caller, collection=collection, name=name, allow=allow, attributes=attributes)
 
     def remove(self, caller: Caller, collection: str, names: Sequence[str]) -> int:
-        return int(self._call("remove", caller, collection=collection, names=list(names)))
+        return int(self._call("remove", caller, collection=collection, names=names))
 
-    def search(self, caller: Caller, collection: str, query: str, k: int = 5) -> list[Hit]:
-        return wire.hits(self._call("search", caller, collection=collection, query=query, k=k))
+    def search(
+        self,
+        caller: Caller,
+        collection: str,
+        query: str | Sequence[float],
+        k: int = 5,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        ranking: Ranking | None = None,
+    ) -> list[Hit]:
+        found = self._call(
+            "search", caller, collection=collection, query=query, k=k, filters=filters, ranking=ranking
+        )
+        return wire.hits(found)
 
     def stats(self, caller: Caller, collection: str) -> CollectionStats:
         return wire.collection_stats(self._call("stats", caller, collection=collection))
@@ -117,8 +219,20 @@ class IndexClient:
 
     def _call(self, method: str, caller: Caller, **arguments: Any) -> Any:
         with self._reaching():
-            response = self._http.post(f"/{method}", json={"caller": wire.caller_to_json(caller), **arguments})
+            response = self._http.post(f"/{method}", json=wire.call_to_json(caller, arguments))
         return _result(response.status_code, response.text)
+
+    def _call_long(self, method: str, caller: Caller, report: Report, **arguments: Any) -> Any:
+        body = wire.call_to_json(caller, arguments)
+        with self._reaching(), self._http.stream("POST", f"/{method}", json=body) as response:
+            for text in response.iter_lines():
+                line = json.loads(text)
+                if "result" in line:
+                    return line["result"]
+                if "error" in line:
+                    raise wire.error_from_json(line["error"])
+                report(line["done"], line["total"], line["note"])
+        raise self._gone("it ended before the work was acknowledged")
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -154,13 +268,25 @@ class AsyncIndexClient:
             return False
 
     async def collections(self, caller: Caller) -> list[CollectionInfo]:
-        return wire.collection_infos(await self._call("collections", caller))
+        return [wire.collection_info(one) for one in await self._call("collections", caller)]
 
     async def get(self, caller: Caller, collection: str) -> CollectionInfo:
-        return CollectionInfo(**await self._call("get", caller, collection=collection))
+        return wire.collection_info(await self._call("get", caller, collection=collection))
 
-    async def search(self, caller: Caller, collection: str, query: str, k: int = 5) -> list[Hit]:
-        return wire.hits(await self._call("search", caller, collection=collection, query=query, k=k))
+    async def search(
+        self,
+        caller: Caller,
+        collection: str,
+        query: str,
+        k: int = 5,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        ranking: Ranking | None = None,
+    ) -> list[Hit]:
+        found = await self._call(
+            "search", caller, collection=collection, query=query, k=k, filters=filters, ranking=ranking
+        )
+        return wire.hits(found)
 
     async def documents(self, caller: Caller, collection: str) -> list[DocumentInfo]:
         return wire.document_infos(await self._call("documents", caller, collection=collection))
@@ -174,7 +300,7 @@ class AsyncIndexClient:
         return wire.document_text(found)
 
     async def _call(self, method: str, caller: Caller, **arguments: Any) -> Any:
-        body = {"caller": wire.caller_to_json(caller), **arguments}
+        body = wire.call_to_json(caller, arguments)
         try:
             async with self._session().post(f"{BASE_URL}/{method}", json=body) as response:
                 return _result(response.status, await response.text())

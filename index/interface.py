@@ -5,7 +5,7 @@ whoever holds an `Index` need not know which one it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,11 +24,50 @@ def silent(_done: int, _total: int, _note: str) -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """A file that becomes the document `name`. The suffix of `filename` tells its format."""
+    """A file that becomes the document `name`. The suffix of `filename` tells its format.
+
+    `file_id` is that of the upload it is, if it is one.
+    """
 
     path: Path
     name: str
     filename: str
+    file_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A text that becomes the document `name`, whole, as one passage.
+
+    `vector` (any length but 0) only for collections that bring their own, and always there.
+    """
+
+    name: str
+    text: str
+    title: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    vector: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """Sizes of passages in the encoder's tokens; None: those of the settings."""
+
+    chunk_tokens: int | None = None
+    overlap_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How a collection is searched beyond the nearest vectors. Each part can be switched; none is on unmeasured.
+
+    `lexical`: fused with BM25; `reranker`: name of a cross-encoder in the model store; `merged`: neighbouring
+    and equal passages become one hit.
+    """
+
+    lexical: bool = False
+    reranker: str | None = None
+    merged: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,12 +83,16 @@ class Page:
 class Hit:
     """A passage found: characters [start, end) of this version of the document are `text`.
 
-    `score` is the cosine of query and passage, in [-1, 1]; `heading` its path of headings, "" if none.
+    `document` is the document's name, `filename` what people know it by, `heading` the passage's path of headings,
+    "" if none. `score` is the cosine of query and passage, in [-1, 1], where nothing else ranks.
     """
 
     collection: str
     document: str
     document_id: str
+    filename: str
+    file_id: str | None
+    attributes: dict[str, Any]
     title: str
     version: int
     page: int | None
@@ -63,15 +106,39 @@ class Hit:
 
 @dataclass(frozen=True)
 class CollectionInfo:
+    """`title` is the name that an API client gave where that cannot name a collection, or is taken."""
+
     id: str
     name: str
+    title: str | None
     encoder: str
     created_at: int
+    metadata: dict[str, str]
+    expires_after_days: int | None
+    last_active_at: int
+    ranking: Ranking
+
+
+@dataclass(frozen=True)
+class SearchQuality:
+    """How well approximate search finds what exact search finds: share of its ten best, over so many queries.
+
+    `source`: "queries" that were asked here, or "passages": spans of what is stored. None: nothing is approximate,
+    or it was not measured yet.
+    """
+
+    structure: str
+    recall: float | None
+    queries: int
+    source: str | None
+    target_recall: float
+    below_target: bool
+    waiting: int  # passages found by comparing each, not yet in the structure
 
 
 @dataclass(frozen=True)
 class CollectionStats:
-    """What the caller can see of a collection. `bytes` is the whole database on disk."""
+    """What the caller can see of a collection. `bytes` is all of it on disk."""
 
     id: str
     name: str
@@ -80,12 +147,15 @@ class CollectionStats:
     passages: int
     characters: int
     bytes: int
+    search: SearchQuality | None
 
 
 @dataclass(frozen=True)
 class DocumentInfo:
     id: str
     name: str
+    filename: str
+    file_id: str | None
     title: str
     version: int
     media_type: str
@@ -101,6 +171,8 @@ class DocumentText:
 
     id: str
     name: str
+    filename: str
+    file_id: str | None
     title: str
     version: int
     media_type: str
@@ -130,6 +202,34 @@ class IngestReport:
     seconds: float
 
 
+@dataclass(frozen=True)
+class SyncReport:
+    """What a sync did, or would do: names of documents. `ingest` is None for a dry run."""
+
+    to_add: tuple[str, ...]
+    to_replace: tuple[str, ...]
+    to_remove: tuple[str, ...]
+    unchanged: int
+    ingest: IngestReport | None
+
+
+@dataclass(frozen=True)
+class ReembedReport:
+    encoder: str
+    passages: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """vectors: [texts, dimension], rows of length 1. `truncated` texts were longer than the encoder reads."""
+
+    model: str
+    vectors: list[list[float]]
+    tokens: int
+    truncated: int
+
+
 class Index(Protocol):
     """Every method sees only the caller's project, and of its documents only those the caller may see.
 
@@ -139,8 +239,37 @@ class Index(Protocol):
     and does not answer.
     """
 
-    def create(self, caller: Caller, name: str) -> CollectionInfo:
-        """Raises: ConflictError if the project has a collection of that name; InvalidInputError."""
+    def create(
+        self,
+        caller: Caller,
+        name: str | None = None,
+        *,
+        title: str | None = None,
+        encoder: str | None = None,
+        dimension: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        expires_after_days: int | None = None,
+    ) -> CollectionInfo:
+        """An empty collection, bound to an encoder: the one named, else that of the settings.
+
+        With `dimension` it is bound to none: its records bring vectors of that many numbers, and so do searches.
+        Without a name it is named by its id.
+
+        Raises: ConflictError if the project has a collection of that name; InvalidInputError.
+        """
+
+    def update(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        expires_after_days: int | None = None,
+        never_expires: bool = False,
+        ranking: Ranking | None = None,
+    ) -> CollectionInfo:
+        """Changes what is given and leaves the rest."""
 
     def collections(self, caller: Caller) -> list[CollectionInfo]: ...
 
@@ -157,22 +286,81 @@ class Index(Protocol):
         *,
         allow: Sequence[str] | None = None,
         attributes: Mapping[str, Any] | None = None,
+        splitting: Splitting | None = None,
         report: Report = silent,
     ) -> IngestReport:
         """Adds documents, or replaces those of the same names. Done when it returns, each whole or not at all.
 
         `allow` and `attributes` of None leave those of a replaced document as they are; a new document is
-        then open to its project. `allow` of [EVERYONE] opens a restricted one.
+        then open to its project. `allow` of [EVERYONE] opens a restricted one. What is unchanged is not encoded.
 
         Raises: ForbiddenError if a member's `allow` names others than itself; ConflictError if the
-        collection was built with another encoder.
+        collection's encoder is not here as it was.
         """
+
+    def put(
+        self, caller: Caller, collection: str, records: Sequence[Record], *, allow: Sequence[str] | None = None
+    ) -> IngestReport:
+        """Adds or replaces documents that are texts, all or none."""
+
+    def sync(
+        self,
+        caller: Caller,
+        collection: str,
+        sources: Sequence[Source],
+        *,
+        scope: str,
+        dry_run: bool = False,
+        allow: Sequence[str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        report: Report = silent,
+    ) -> SyncReport:
+        """Makes the documents whose names begin with `scope` those of `sources`: adds, replaces, then removes.
+
+        Nothing is removed before everything new is complete. A file that cannot be read keeps its old version.
+
+        Raises: InvalidInputError if a source's name does not begin with the scope.
+        """
+
+    def reembed(
+        self, caller: Caller, collection: str, *, encoder: str | None = None, report: Report = silent
+    ) -> ReembedReport:
+        """Moves a collection to another encoder (None: that of the settings) while searches go on with the old one.
+
+        From one search to the next all passages are as the new encoder sees them. Progress counts passages.
+
+        Raises: ForbiddenError unless the caller is an admin.
+        """
+
+    def set_access(
+        self,
+        caller: Caller,
+        collection: str,
+        name: str,
+        *,
+        allow: Sequence[str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Changes who sees a document, or its attributes; nothing is encoded. Holds when it returns."""
 
     def remove(self, caller: Caller, collection: str, names: Sequence[str]) -> int:
         """Removes documents by name, all or none; returns how many."""
 
-    def search(self, caller: Caller, collection: str, query: str, k: int = 5) -> list[Hit]:
-        """The k passages nearest to the query, best first; fewer if the caller sees fewer."""
+    def search(
+        self,
+        caller: Caller,
+        collection: str,
+        query: str | Sequence[float],
+        k: int = 5,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        ranking: Ranking | None = None,
+    ) -> list[Hit]:
+        """The k passages that answer the query best, best first; fewer if the caller sees fewer.
+
+        `filters` are as in the vector-store API; `ranking` None: as the collection is set. A vector as a query only
+        for collections that bring their own.
+        """
 
     def stats(self, caller: Caller, collection: str) -> CollectionStats: ...
 

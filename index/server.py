@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,21 +24,24 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from index.access import index_lock
-from index.interface import Index
+from index.interface import Report
 from index.service import IndexService
 from index.wire import (
+    LONG_METHODS,
     METHODS,
     Json,
+    arguments_from_json,
     caller_from_json,
     error_to_json,
     result_to_json,
-    sources_from_json,
 )
 from local_llm.errors import LocalLLMError
 from local_llm.settings import Settings
 from local_llm.state import open_state
 
 SHUTDOWN_SECONDS = 10
+
+Method = Callable[..., Any]
 
 
 def run(settings: Settings) -> None:
@@ -54,6 +57,7 @@ def run(settings: Settings) -> None:
         try:
             # In the background: the socket answers at once, and searches wait for the encoder by themselves.
             threading.Thread(target=_warm_up, args=(service,), name="encoder", daemon=True).start()
+            service.start_upkeep()
             with listening(place.socket("index")) as listener:
                 make_server(service).run(sockets=[listener])
         finally:
@@ -95,10 +99,10 @@ def application(service: IndexService) -> Starlette:
     """POST /METHOD for each method of the index, with its arguments as a JSON object; GET /ready."""
     endpoints = _Endpoints(service)
     calls = [Route(f"/{method}", endpoints.call, methods=["POST"]) for method in METHODS]
+    calls += [Route(f"/{method}", endpoints.call_long, methods=["POST"]) for method in LONG_METHODS]
     return Starlette(
         routes=[
             Route("/ready", endpoints.ready),
-            Route("/add", endpoints.add, methods=["POST"]),
             *calls,
         ],
         exception_handlers={LocalLLMError: _answer_error},
@@ -118,17 +122,18 @@ class _Endpoints:
         arguments = await request.json()
         caller = caller_from_json(arguments.pop("caller"))
         method = getattr(self._service, request.url.path[1:])
-        result = await run_in_threadpool(method, caller, **arguments)
+        result = await run_in_threadpool(method, caller, **arguments_from_json(arguments))
         return JSONResponse(result_to_json(result))
 
-    async def add(self, request: Request) -> Response:
-        """A line of JSON for each step of progress; the last one is the report or the error."""
-        lines = _ingest(self._service, await request.json())
+    async def call_long(self, request: Request) -> Response:
+        """A line of JSON for each step of progress; the last one is the result or the error."""
+        method = getattr(self._service, request.url.path[1:])
+        lines = _with_progress(method, await request.json())
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
-async def _ingest(index: Index, arguments: Json) -> AsyncIterator[str]:
-    """Runs the ingestion in a thread. It ends after its current document once nobody listens any more."""
+async def _with_progress(method: Method, arguments: Json) -> AsyncIterator[str]:
+    """Runs the method in a thread. It ends with its next report once nobody listens any more."""
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[Json] = asyncio.Queue()
     abandoned = threading.Event()
@@ -141,7 +146,7 @@ async def _ingest(index: Index, arguments: Json) -> AsyncIterator[str]:
             raise _Abandoned
         tell({"done": done, "total": total, "note": note})
 
-    work = loop.run_in_executor(None, _add, index, arguments, report, tell)
+    work = loop.run_in_executor(None, _run, method, arguments, report, tell)
     try:
         while True:
             line = await lines.get()
@@ -157,23 +162,17 @@ class _Abandoned(Exception):  # noqa: N818 (a signal to a thread, never told to 
     pass
 
 
-def _add(index: Index, arguments: Json, report: Any, tell: Any) -> None:
+def _run(method: Method, arguments: Json, report: Report, tell: Callable[[Json], None]) -> None:
     try:
-        outcome = index.add(
-            caller_from_json(arguments["caller"]),
-            arguments["collection"],
-            sources_from_json(arguments["sources"]),
-            allow=arguments["allow"],
-            attributes=arguments["attributes"],
-            report=report,
-        )
-        tell({"report": result_to_json(outcome)})
+        caller = caller_from_json(arguments.pop("caller"))
+        result = method(caller, **arguments_from_json(arguments), report=report)
+        tell({"result": result_to_json(result)})
     except _Abandoned:
         return
     except LocalLLMError as error:
         tell({"error": error_to_json(error)})
     except Exception as error:  # the client waits for a last line, whatever happened
-        tell({"error": error_to_json(LocalLLMError(f"the ingestion failed: {type(error).__name__}: {error}"))})
+        tell({"error": error_to_json(LocalLLMError(f"the index failed: {type(error).__name__}: {error}"))})
         raise
 
 

@@ -4,16 +4,22 @@ import os
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import or_, select
+import numpy as np
 
-from index.collection.store import Access, CollectionStore, create_database
+from index.collection.documents import Access, Vectors
+from index.collection.filters import checked_scalar, parse_filter
+from index.collection.scope import Scope
+from index.collection.store import CollectionStore
 from index.documents.parser_process import ParserProcess
 from index.documents.split import Splitter
 from index.encoding.encoder import Encoder, fingerprint_of
 from index.ingestion.ingest import Ingestion, refuse_equal_names
+from index.ingestion.records import as_documents
+from index.ingestion.reembed import Reembedding
+from index.ingestion.sync import plan_sync
 from index.interface import (
     CollectionInfo,
     CollectionStats,
@@ -21,19 +27,29 @@ from index.interface import (
     DocumentText,
     Hit,
     IngestReport,
+    Ranking,
+    Record,
+    ReembedReport,
     Report,
+    SearchQuality,
     Source,
+    Splitting,
+    SyncReport,
     silent,
 )
+from index.open_stores import OpenStores
+from index.registry import CollectionRegistry, info_of
 from local_llm import ledger
-from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
-from local_llm.identifiers import is_name, new_id, now
+from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError
 from local_llm.models import Model, ModelStore
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
-from local_llm.state import Collection, ProfileRow, State
+from local_llm.state import Collection, State
 
-DATABASE = "collection.db"
+# A collection bound to no encoder: its records and queries bring vectors.
+EXTERNAL = "external"
+# Queries made of passages, to measure with while nobody asked: so many, of the middle third of a passage's words.
+SAMPLE_QUERIES = 200
 
 
 class IndexService:
@@ -42,85 +58,107 @@ class IndexService:
     def __init__(self, settings: Settings, state: State):
         self._settings = settings
         self._state = state
-        self._stores: dict[str, CollectionStore] = {}
-        self._stores_lock = threading.Lock()
-        self._encoder: Encoder | None = None
+        self._registry = CollectionRegistry(settings, state)
+        self._stores = OpenStores(settings.index, self._sample_queries)
+        self._encoders: dict[str, Encoder] = {}
         self._encoder_lock = threading.Lock()
 
     def close(self) -> None:
-        with self._stores_lock:
-            for store in self._stores.values():
-                store.close()
-            self._stores.clear()
+        self._stores.close_all()
 
-    def encoder(self) -> Encoder:
-        """The encoder of the settings, loaded by the first who needs it.
+    def start_upkeep(self) -> None:
+        """For a process that stays: from now on a thread does what can wait."""
+        self._registry.remove_abandoned()
+        self._stores.start_upkeep()
+
+    def settle(self) -> None:
+        """For a process that ends soon: does what can wait before it does."""
+        self._stores.settle()
+
+    def encoder(self, name: str | None = None) -> Encoder:
+        """The encoder of that name (None: that of the settings), loaded by the first who needs it.
 
         Raises: ModelNotFoundError, IntegrityError.
         """
+        name = name or self._settings.index.encoder
         with self._encoder_lock:
-            if self._encoder is None:
-                self._encoder = Encoder(self._encoder_model().path, self._settings.index.device)
-            return self._encoder
+            if name not in self._encoders:
+                self._encoders[name] = Encoder(self._encoder_model(name).path, self._settings.index.device)
+            return self._encoders[name]
 
     @property
     def ready(self) -> bool:
-        """Whether the encoder is loaded."""
-        return self._encoder is not None
+        """Whether the encoder of the settings is loaded."""
+        return self._settings.index.encoder in self._encoders
 
     # Collections
 
-    def create(self, caller: Caller, name: str) -> CollectionInfo:
-        if not is_name(name):
-            raise InvalidInputError(
-                f"{name!r} cannot name a collection; expected letters, digits, '.', '_' and '-'", param="name"
-            )
-        model = self._encoder_model()
-        row = Collection(
-            id=new_id("vs_"),
-            project_id=caller.project_id,
-            name=name,
-            encoder=model.name,
-            encoder_fingerprint=fingerprint_of(model.path),
-            created_at=now(),
+    def create(
+        self,
+        caller: Caller,
+        name: str | None = None,
+        *,
+        title: str | None = None,
+        encoder: str | None = None,
+        dimension: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        expires_after_days: int | None = None,
+    ) -> CollectionInfo:
+        if dimension is None:
+            model = self._encoder_model(encoder or self._settings.index.encoder)
+            encoder, fingerprint = model.name, fingerprint_of(model.path)
+        elif encoder is None and dimension > 0:
+            encoder = fingerprint = EXTERNAL
+        else:
+            raise InvalidInputError("give an encoder, or the dimension of vectors of your own", param="dimension")
+        row = self._registry.create(
+            caller,
+            name,
+            encoder=encoder,
+            fingerprint=fingerprint,
+            dimension=dimension,
+            title=title,
+            labels=dict(metadata or {}),
+            expires_after_days=expires_after_days,
         )
-        create_database(self._database(row.id))
-        with self._state.session() as session:
-            query = select(Collection.id).where(Collection.project_id == caller.project_id, Collection.name == name)
-            if session.scalars(query).first() is None:
-                session.add(row)
-                return _info(row)
-        shutil.rmtree(self._database(row.id).parent)
-        raise ConflictError(f"a collection {name!r} is already there", hint="choose another name", param="name")
+        return info_of(row)
+
+    def update(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        expires_after_days: int | None = None,
+        never_expires: bool = False,
+        ranking: Ranking | None = None,
+    ) -> CollectionInfo:
+        row = self._registry.get(caller, collection)
+        values: dict[str, Any] = {
+            "title": title,
+            "labels": None if metadata is None else dict(metadata),
+            "expires_after_days": expires_after_days,
+            "ranking": None if ranking is None else asdict(ranking),
+        }
+        given = {column: value for column, value in values.items() if value is not None}
+        if never_expires:
+            given["expires_after_days"] = None
+        return info_of(self._registry.update(row.id, given))
 
     def collections(self, caller: Caller) -> list[CollectionInfo]:
-        with self._state.session() as session:
-            query = select(Collection).where(Collection.project_id == caller.project_id).order_by(Collection.name)
-            return [_info(row) for row in session.scalars(query)]
+        return [info_of(row) for row in self._registry.of_project(caller)]
 
     def get(self, caller: Caller, collection: str) -> CollectionInfo:
-        return _info(self._row(caller, collection))
+        return info_of(self._registry.get(caller, collection))
 
     def delete(self, caller: Caller, collection: str) -> None:
-        if caller.role != "admin":
-            raise ForbiddenError("only an admin may delete a collection")
-        row = self._row(caller, collection)
-        with self._state.session() as session:
-            users = session.scalars(select(ProfileRow.name).where(ProfileRow.collection_id == row.id)).all()
-            if users:
-                raise ConflictError(
-                    f"the collection {row.name!r} is used by the profile {', '.join(users)}",
-                    hint=f"local-llm profiles remove {users[0]}",
-                )
-            session.delete(row)
-        with self._stores_lock:
-            store = self._stores.pop(row.id, None)
-            if store:
-                store.close()
-        shutil.rmtree(self._database(row.id).parent)
+        row = self._registry.delete(caller, collection)
+        self._stores.close(row.id, gone=True)
+        shutil.rmtree(self._registry.database(row.id).parent)
 
     def stats(self, caller: Caller, collection: str) -> CollectionStats:
-        row = self._row(caller, collection)
+        row = self._registry.get(caller, collection)
         store = self._store(row)
         counts = store.counts(caller.sees)
         return CollectionStats(
@@ -131,9 +169,10 @@ class IndexService:
             passages=counts.passages,
             characters=counts.characters,
             bytes=store.bytes(),
+            search=_quality(store),
         )
 
-    # Documents
+    # Documents in
 
     def add(
         self,
@@ -143,90 +182,180 @@ class IndexService:
         *,
         allow: Sequence[str] | None = None,
         attributes: Mapping[str, Any] | None = None,
+        splitting: Splitting | None = None,
         report: Report = silent,
     ) -> IngestReport:
-        row = self._row(caller, collection)
-        self._refuse_other_encoder(row)
+        row = self._registry.usable(caller, collection)
         store = self._store(row)
+        encoder = self._encoder_of(row, store)
         refuse_equal_names(sources)
         _refuse_beyond_own(caller, allow)
-        _refuse_unseen(caller, store, sources)
-        encoder, cpu_started = self.encoder(), _cpu_seconds()
-        access = Access(_as_tuple(allow), None if attributes is None else dict(attributes))
+        _refuse_unseen(caller, store, [source.name for source in sources])
+        cpu_started = _cpu_seconds()
         with ParserProcess(self._settings.index.parse_timeout_seconds) as parser:
-            ingestion = Ingestion(store, encoder, self._splitter(encoder), access, report, parser)
+            ingestion = Ingestion(
+                store,
+                encoder,
+                self._splitter(encoder, splitting or Splitting()),
+                _access(allow, attributes),
+                report,
+                parser,
+            )
             outcome = ingestion.run(sources)
         if outcome.passages:
             self._record(caller, row, outcome, _cpu_seconds() - cpu_started)
         return outcome
 
-    def remove(self, caller: Caller, collection: str, names: Sequence[str]) -> int:
-        return self._store(self._row(caller, collection)).remove(names, caller.sees)
+    def put(
+        self, caller: Caller, collection: str, records: Sequence[Record], *, allow: Sequence[str] | None = None
+    ) -> IngestReport:
+        row = self._registry.usable(caller, collection)
+        store = self._store(row)
+        encoder = None if row.encoder == EXTERNAL else self._encoder_of(row, store)
+        _refuse_beyond_own(caller, allow)
+        _refuse_unseen(caller, store, [record.name for record in records])
+        return as_documents(records, _access(allow, None), encoder).into(store)
 
-    def search(self, caller: Caller, collection: str, query: str, k: int = 5) -> list[Hit]:
-        if not query.strip():
-            raise InvalidInputError("the query is empty", param="query")
+    def sync(
+        self,
+        caller: Caller,
+        collection: str,
+        sources: Sequence[Source],
+        *,
+        scope: str,
+        dry_run: bool = False,
+        allow: Sequence[str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        report: Report = silent,
+    ) -> SyncReport:
+        store = self._store(self._registry.get(caller, collection))
+        plan = plan_sync(sources, store.documents(caller.sees), store, scope)
+        if dry_run:
+            return plan
+        ingest = self.add(caller, collection, sources, allow=allow, attributes=attributes, report=report)
+        if plan.to_remove:
+            store.remove(plan.to_remove, caller.sees)
+        return replace(plan, ingest=ingest)
+
+    def reembed(
+        self, caller: Caller, collection: str, *, encoder: str | None = None, report: Report = silent
+    ) -> ReembedReport:
+        if caller.role != "admin":
+            raise ForbiddenError("only an admin may move a collection to another encoder")
+        row = self._registry.usable(caller, collection)
+        if row.encoder == EXTERNAL:
+            raise ConflictError(f"the collection {row.name!r} has no encoder: its records bring their vectors")
+        store, following = self._store(row), self.encoder(encoder)
+        if store.generation.fingerprint == following.fingerprint:
+            return ReembedReport(following.name, 0, 0.0)
+        outcome = Reembedding(store, following, report).run()
+        self._registry.update(row.id, {"encoder": following.name, "encoder_fingerprint": following.fingerprint})
+        return outcome
+
+    def set_access(
+        self,
+        caller: Caller,
+        collection: str,
+        name: str,
+        *,
+        allow: Sequence[str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        _refuse_beyond_own(caller, allow)
+        store = self._store(self._registry.usable(caller, collection))
+        store.set_access(name, _access(allow, attributes), caller.sees)
+
+    def remove(self, caller: Caller, collection: str, names: Sequence[str]) -> int:
+        return self._store(self._registry.usable(caller, collection)).remove(names, caller.sees)
+
+    # Passages out
+
+    def search(
+        self,
+        caller: Caller,
+        collection: str,
+        query: str | Sequence[float],
+        k: int = 5,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        ranking: Ranking | None = None,  # noqa: ARG002
+    ) -> list[Hit]:
         if k < 1:
             raise InvalidInputError(f"k = {k}; expected 1 or more", param="k")
-        row = self._row(caller, collection)
-        self._refuse_other_encoder(row)
-        vector = self.encoder().encode_queries([query])
-        return self._store(row).search(row.name, vector, k, caller.sees)
+        scope = Scope(caller.sees, None if filters is None else parse_filter(filters))
+        row = self._registry.usable(caller, collection)
+        store = self._store(row)
+        while True:
+            generation = store.generation
+            vector = self._query_vector(row, store, query)
+            hits = store.search(row.name, vector, k, scope)
+            # Else it was encoded for vectors that others took the place of: asked again, it is encoded for these.
+            if store.generation is generation:
+                return hits
 
     def documents(self, caller: Caller, collection: str) -> list[DocumentInfo]:
-        return self._store(self._row(caller, collection)).documents(caller.sees)
+        return self._store(self._registry.get(caller, collection)).documents(caller.sees)
 
     def document(
         self, caller: Caller, collection: str, document_id: str, version: int | None = None
     ) -> DocumentText:
-        return self._store(self._row(caller, collection)).document(document_id, version, caller.sees)
+        return self._store(self._registry.get(caller, collection)).document(document_id, version, caller.sees)
 
     # Below the surface
 
-    def _row(self, caller: Caller, collection: str) -> Collection:
-        with self._state.session() as session:
-            query = select(Collection).where(
-                Collection.project_id == caller.project_id,
-                or_(Collection.id == collection, Collection.name == collection),
-            )
-            row = session.scalars(query).first()
-        if row is None:
-            raise NotFoundError(
-                f"there is no collection {collection!r}",
-                hint=f"local-llm index create {collection}, or: local-llm index list",
-                param="collection",
-            )
-        return row
-
-    def _database(self, identifier: str) -> Path:
-        return self._settings.place.collections / identifier / DATABASE
-
     def _store(self, row: Collection) -> CollectionStore:
-        with self._stores_lock:
-            if row.id not in self._stores:
-                self._stores[row.id] = CollectionStore(self._database(row.id), self._settings.index.device)
-            return self._stores[row.id]
+        return self._stores.open(row.id, self._registry.database(row.id))
 
-    def _encoder_model(self) -> Model:
-        return ModelStore(self._settings.place.models).get(self._settings.index.encoder, "encoder")
+    def _encoder_model(self, name: str) -> Model:
+        return ModelStore(self._settings.place.models).get(name, "encoder")
 
-    def _refuse_other_encoder(self, row: Collection) -> None:
-        model = self._encoder_model()
-        if fingerprint_of(model.path) != row.encoder_fingerprint:
+    def _encoder_of(self, row: Collection, store: CollectionStore) -> Encoder:
+        """Raises: ConflictError if the collection is bound to none, or to one that is here no longer as it was."""
+        generation = store.generation
+        if generation.encoder == EXTERNAL:
             raise ConflictError(
-                f"the collection {row.name!r} was built with another encoder ({row.encoder}) "
-                f"than index.encoder = {model.name!r}",
-                hint=f"set index.encoder to the one it was built with, or build it anew: "
-                f"local-llm index create {row.name}-2",
+                f"the collection {row.name!r} has no encoder: its records and queries bring vectors",
+                hint="send vectors, or create a collection with an encoder",
             )
+        encoder = self.encoder(generation.encoder)
+        if encoder.fingerprint != generation.fingerprint:
+            raise ConflictError(
+                f"the collection {row.name!r} was built with another encoder than the {generation.encoder!r} that "
+                "is here now: weights, pooling, prompts or precision differ",
+                hint=f"local-llm index reembed {row.name}",
+            )
+        return encoder
 
-    def _splitter(self, encoder: Encoder) -> Splitter:
+    def _query_vector(self, row: Collection, store: CollectionStore, query: str | Sequence[float]) -> Vectors:
+        if isinstance(query, str):
+            if not query.strip():
+                raise InvalidInputError("the query is empty", param="query")
+            vector = self._encoder_of(row, store).encode_queries([query])[0]
+        elif row.encoder != EXTERNAL:
+            raise InvalidInputError(
+                f"the collection {row.name!r} is asked with text: {row.encoder} makes its vectors", param="query"
+            )
+        else:
+            vector = unit_vector(query, "query")
+        if self._settings.index.record_queries:
+            store.record_query(vector)
+        return vector
+
+    def _splitter(self, encoder: Encoder, asked: Splitting) -> Splitter:
+        default = self._settings.index
         return Splitter(
             encoder.token_ends,
-            chunk_tokens=self._settings.index.chunk_tokens,
-            overlap_tokens=self._settings.index.overlap_tokens,
+            chunk_tokens=default.chunk_tokens if asked.chunk_tokens is None else asked.chunk_tokens,
+            overlap_tokens=default.overlap_tokens if asked.overlap_tokens is None else asked.overlap_tokens,
             max_tokens=encoder.max_tokens,
         )
+
+    def _sample_queries(self, store: CollectionStore) -> Vectors:
+        """Queries for a collection that nobody asked yet: parts of its passages, encoded as questions are."""
+        if store.generation.encoder == EXTERNAL:
+            return store.sample_vectors(SAMPLE_QUERIES)
+        spans = [_middle_third(text) for text in store.sample_passages(SAMPLE_QUERIES)]
+        return self.encoder(store.generation.encoder).encode_queries(spans)
 
     def _record(self, caller: Caller, row: Collection, outcome: IngestReport, cpu_seconds: float) -> None:
         facts = {
@@ -241,12 +370,41 @@ class IndexService:
         ledger.record(self._state, caller.project_id, "ingestion", facts)
 
 
-def _info(row: Collection) -> CollectionInfo:
-    return CollectionInfo(row.id, row.name, row.encoder, row.created_at)
+def unit_vector(numbers: Sequence[float], param: str) -> Vectors:
+    """float32 [dimension], of length 1. Raises: InvalidInputError for what has no direction."""
+    vector = np.asarray(numbers, np.float64)
+    length = np.linalg.norm(vector)
+    if vector.ndim != 1 or not np.isfinite(length) or length == 0:
+        raise InvalidInputError(f"{param}: expected finite numbers, not all 0", param=param)
+    return (vector / length).astype(np.float32)
 
 
-def _as_tuple(allow: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if allow is None else tuple(allow)
+def _quality(store: CollectionStore) -> SearchQuality | None:
+    found = store.view_stats()
+    if found is None:
+        return None
+    return SearchQuality(
+        structure=found.structure,
+        recall=found.recall,
+        queries=found.recall_queries,
+        source=found.recall_source,
+        target_recall=found.target_recall,
+        below_target=found.below_target,
+        waiting=found.tail,
+    )
+
+
+def _middle_third(text: str) -> str:
+    words = text.split()
+    third = len(words) // 3
+    return " ".join(words[third : 2 * third] or words)
+
+
+def _access(allow: Sequence[str] | None, attributes: Mapping[str, Any] | None) -> Access:
+    """Raises: InvalidInputError for an attribute that is neither text nor number nor true nor false."""
+    if attributes is not None:
+        attributes = {key: checked_scalar(value, f"attribute {key!r}") for key, value in attributes.items()}
+    return Access(None if allow is None else tuple(allow), attributes)
 
 
 def _refuse_beyond_own(caller: Caller, allow: Sequence[str] | None) -> None:
@@ -258,14 +416,12 @@ def _refuse_beyond_own(caller: Caller, allow: Sequence[str] | None) -> None:
         )
 
 
-def _refuse_unseen(caller: Caller, store: CollectionStore, sources: Sequence[Source]) -> None:
+def _refuse_unseen(caller: Caller, store: CollectionStore, names: Sequence[str]) -> None:
     """A member must not replace what it may not see."""
-    if caller.role == "admin":
-        return
-    hidden = {info.name for info in store.documents(None)} - {info.name for info in store.documents(caller.sees)}
-    for source in sources:
-        if source.name in hidden:
-            raise ForbiddenError(f"you may not replace the document {source.name}", param="name")
+    for name in names if caller.role != "admin" else ():
+        found = store.find(name)
+        if found is not None and not caller.may_see(found.allow):
+            raise ForbiddenError(f"you may not replace the document {name}", param="name")
 
 
 def _cpu_seconds() -> float:

@@ -1,7 +1,7 @@
 """How calls, answers and errors of the index look as JSON between its server and its clients."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,34 @@ from index.interface import (
     Hit,
     IngestReport,
     Page,
+    Ranking,
+    Record,
+    SearchQuality,
     Skipped,
     Source,
+    Splitting,
+    SyncReport,
 )
 from local_llm import errors
 from local_llm.errors import LocalLLMError
 from local_llm.permissions import Caller
 
-# What the server answers besides the long `add`: methods of `index.interface.Index`, one path each.
-METHODS = ("create", "collections", "get", "delete", "stats", "remove", "search", "documents", "document")
+# What the server answers: methods of `index.interface.Index`, one path each. Long ones tell of their progress.
+METHODS = (
+    "create",
+    "update",
+    "collections",
+    "get",
+    "delete",
+    "stats",
+    "put",
+    "set_access",
+    "remove",
+    "search",
+    "documents",
+    "document",
+)
+LONG_METHODS = ("add", "sync", "reembed")
 
 Json = dict[str, Any]
 
@@ -41,12 +60,13 @@ def caller_from_json(value: Json) -> Caller:
     return Caller(**{**value, "principals": tuple(value["principals"])})
 
 
-def sources_to_json(sources: Sequence[Source]) -> list[Json]:
-    return [{**asdict(source), "path": str(source.path)} for source in sources]
+def call_to_json(caller: Caller, arguments: Mapping[str, Any]) -> Json:
+    return {"caller": caller_to_json(caller), **{name: _plain(value) for name, value in arguments.items()}}
 
 
-def sources_from_json(values: Sequence[Json]) -> list[Source]:
-    return [Source(**{**value, "path": Path(value["path"])}) for value in values]
+def arguments_from_json(arguments: Mapping[str, Any]) -> Json:
+    """Arguments of a method as it takes them: those that are values of ours are known by their names."""
+    return {name: _READ.get(name, _as_it_is)(value) for name, value in arguments.items()}
 
 
 def result_to_json(result: Any) -> Any:
@@ -60,12 +80,13 @@ def hits(values: Sequence[Json]) -> list[Hit]:
     return [Hit(**value) for value in values]
 
 
-def collection_infos(values: Sequence[Json]) -> list[CollectionInfo]:
-    return [CollectionInfo(**value) for value in values]
+def collection_info(value: Json) -> CollectionInfo:
+    return CollectionInfo(**{**value, "ranking": Ranking(**value["ranking"])})
 
 
 def collection_stats(value: Json) -> CollectionStats:
-    return CollectionStats(**value)
+    search = value["search"]
+    return CollectionStats(**{**value, "search": None if search is None else SearchQuality(**search)})
 
 
 def document_infos(values: Sequence[Json]) -> list[DocumentInfo]:
@@ -80,6 +101,11 @@ def ingest_report(value: Json) -> IngestReport:
     return IngestReport(**{**value, "skipped": tuple(Skipped(**one) for one in value["skipped"])})
 
 
+def sync_report(value: Json) -> SyncReport:
+    names = {key: tuple(value[key]) for key in ("to_add", "to_replace", "to_remove")}
+    return SyncReport(**{**value, **names, "ingest": value["ingest"] and ingest_report(value["ingest"])})
+
+
 def error_to_json(error: LocalLLMError) -> Json:
     kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _ERRORS)
     return {"kind": kind, "message": error.message, "hint": error.hint, "param": error.param}
@@ -91,3 +117,26 @@ def error_from_json(value: Mapping[str, Any]) -> LocalLLMError:
 
 def _as_tuple(allow: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if allow is None else tuple(allow)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, paths, and what holds them, as JSON has it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(vars(value))
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "sources": lambda values: [Source(**{**value, "path": Path(value["path"])}) for value in values],
+    "records": lambda values: [Record(**value) for value in values],
+    "ranking": lambda value: None if value is None else Ranking(**value),
+    "splitting": lambda value: None if value is None else Splitting(**value),
+}

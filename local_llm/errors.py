@@ -12,6 +12,7 @@
     │   └── LockedError                another process holds it
     ├── IntegrityError            500  bytes on disk are not the bytes published
     ├── InsufficientMemoryError   500
+    ├── OutOfSpaceError           507  the disk is full
     └── UnavailableError          503  a process we need is down or still starting
 
 Each class fixes the HTTP status and the `type` of OpenAI's error envelope. `hint` is the command or
@@ -119,6 +120,11 @@ class IntegrityError(LocalLLMError):
 
 class InsufficientMemoryError(LocalLLMError):
     code = "insufficient_memory"
+
+
+class OutOfSpaceError(LocalLLMError):
+    status = 507
+    code = "out_of_space"
 
 
 class UnavailableError(LocalLLMError):

@@ -6,6 +6,9 @@ from typing import Literal
 
 Role = Literal["admin", "member"]
 
+Principals = tuple[str, ...] | None
+"""Whose documents are visible to a search; None: all of them."""
+
 
 @dataclass(frozen=True)
 class Caller:
@@ -17,7 +20,7 @@ class Caller:
     key_id: str | None = None
 
     @property
-    def sees(self) -> tuple[str, ...] | None:
+    def sees(self) -> Principals:
         """Principals to filter by; None: no filter, an admin sees all of its project."""
         return None if self.role == "admin" else self.principals
 

@@ -89,6 +89,15 @@ class IndexSettings(Section):
     overlap_tokens: int = Field(16, ge=0, description="Tokens that neighbouring passages share.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where encoder and FAISS run.")
     parse_timeout_seconds: float = Field(120, gt=0, description="Longest time one document may take to parse.")
+    structure: Literal["auto", "exact", "ivf"] = Field(
+        "auto", description="How vectors are searched; `auto`: by their number and the device."
+    )
+    target_recall: float = Field(
+        0.95, gt=0, le=1, description="Share of the ten nearest that approximate search has to find."
+    )
+    record_queries: bool = Field(
+        True, description="Keep the vectors of the last 1,000 queries of a collection, to tune its search with."
+    )
 
 
 class TrainingSettings(Section):

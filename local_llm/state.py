@@ -153,6 +153,11 @@ class Collection(Row):
     encoder: Mapped[str]
     encoder_fingerprint: Mapped[str]
     created_at: Mapped[int]
+    title: Mapped[str | None]
+    labels: Mapped[dict[str, Any]]  # `metadata` in the API, a name that the mapper keeps for itself
+    expires_after_days: Mapped[int | None]
+    last_active_at: Mapped[int]
+    ranking: Mapped[dict[str, Any]]
     __table_args__ = (UniqueConstraint("project_id", "name"),)
 
 

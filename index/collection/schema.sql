@@ -1,39 +1,72 @@
--- The database of one collection: the truth of which the vector index is a view.
+-- The database of one collection: the truth of which the catalog and the vectors in memory are views.
 -- Offsets count characters of documents.text, ends excluded.
 
+-- The text comes last: whoever reads the columns before it does not touch its pages.
+-- AUTOINCREMENT: the number of a deleted document never becomes another's.
 CREATE TABLE documents (
-    id TEXT PRIMARY KEY,
+    number INTEGER PRIMARY KEY AUTOINCREMENT,   -- what catalog and vectors know it by; kept when it is replaced
+    id TEXT NOT NULL UNIQUE,
     name TEXT NOT NULL UNIQUE,
+    filename TEXT NOT NULL,         -- as people know it
+    file_id TEXT UNIQUE,            -- of the upload that it was made from
     title TEXT NOT NULL,
     version INTEGER NOT NULL,       -- one more with each replacement
     sha256 TEXT NOT NULL,           -- of the file
     media_type TEXT NOT NULL,
-    text TEXT NOT NULL,
+    splitting TEXT NOT NULL,        -- JSON: the sizes that it was split by
     allow TEXT,                     -- JSON list of principals; NULL: everyone in the project
     attributes TEXT NOT NULL,       -- JSON object
-    created_at INTEGER NOT NULL
+    created_at INTEGER NOT NULL,
+    first_passage INTEGER NOT NULL, -- its passages' ids are this one and the following
+    passages INTEGER NOT NULL,
+    characters INTEGER NOT NULL,
+    text TEXT NOT NULL
 ) STRICT;
 
+-- Covers what opening a view asks: which passages are there, and whose.
+CREATE UNIQUE INDEX documents_by_passage ON documents (first_passage, passages);
+
 CREATE TABLE pages (
-    document_id TEXT NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+    document INTEGER NOT NULL REFERENCES documents (number) ON DELETE CASCADE,
     number INTEGER NOT NULL,
     start_char INTEGER NOT NULL,
     end_char INTEGER NOT NULL,
-    PRIMARY KEY (document_id, number)
+    PRIMARY KEY (document, number)
 ) STRICT, WITHOUT ROWID;
 
--- AUTOINCREMENT: the id of a deleted passage never becomes another's.
 CREATE TABLE passages (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    document_id TEXT NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
-    position INTEGER NOT NULL,
+    document INTEGER NOT NULL REFERENCES documents (number) ON DELETE CASCADE,
     start_char INTEGER NOT NULL,
     end_char INTEGER NOT NULL,
     page INTEGER,
     heading TEXT NOT NULL,
-    embedding BLOB NOT NULL         -- float32, little-endian, length 1
+    context TEXT NOT NULL,          -- what was put before the text when it was encoded
+    tokens INTEGER NOT NULL
 ) STRICT;
 
-CREATE UNIQUE INDEX passages_by_document ON passages (document_id, position);
+CREATE INDEX passages_by_document ON passages (document);
 
-PRAGMA user_version = 1;
+-- The words of context and text, under the passage's id. Without content of its own: what leaves it has to be
+-- told with the words that it holds.
+CREATE VIRTUAL TABLE words USING fts5 (text, content = '', tokenize = 'porter unicode61 remove_diacritics 2');
+
+-- A generation is all passages as one encoder sees them. Its vectors are in a table vectors_NUMBER of its own,
+-- which goes at once when another generation takes its place.
+CREATE TABLE generations (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    encoder TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    dimension INTEGER,              -- NULL until the first vector
+    active INTEGER NOT NULL         -- 1 for exactly one
+) STRICT;
+
+CREATE UNIQUE INDEX one_active_generation ON generations (active) WHERE active = 1;
+
+-- Vectors of questions as they were asked, the newest of them: what the index is measured and tuned with.
+CREATE TABLE recorded_queries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    vector BLOB NOT NULL            -- float32, little-endian, of the active generation
+) STRICT;
+
+PRAGMA user_version = 2;

@@ -1,360 +1,376 @@
-"""One collection: its database of documents and passages, and the vector index over them.
+"""One collection: its database of documents and passages, and the views of it that searches are made in.
 
-The database is the truth. A document changes in one transaction, and the vector index follows under the same
-lock, so that no search sees half of either.
+The database is the truth. A document changes in one transaction, and the catalog and the vectors follow under the
+same lock before the change is acknowledged. Searches take no lock: what they find in the views is looked up in the
+database before it leaves, and a search that met a change in the making is made again.
 """
 
-import json
-import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from sqlite3 import Connection
 
 import numpy as np
 
-from index.documents.parse import ParsedDocument
-from index.documents.split import Passage
-from index.encoding.encoder import Vectors
-from index.interface import EVERYONE, DocumentInfo, DocumentText, Hit, Page
-from index.vectors.exact import Ids, VectorIndex
-from local_llm.errors import IntegrityError, NotFoundError
-from local_llm.fileio import fsync_path
-from local_llm.identifiers import new_id, now
+from index.collection import documents as rows
+from index.collection.catalog import Catalog
+from index.collection.database import Database, to_json
+from index.collection.documents import Access, Counts, Ids, NewDocument, StoredDocument, Vectors, Written
+from index.collection.filters import Scalar
+from index.collection.live_view import Generation, catch_up, drop_snapshots, open_view, snapshot_folder
+from index.collection.next_generation import NextGeneration
+from index.collection.scope import Candidate, Scope
+from index.interface import DocumentInfo, DocumentText, Hit
+from index.vectors.view import VectorView, ViewOptions, ViewStats
+from local_llm.errors import InvalidInputError
+from local_llm.permissions import Principals
 
-SCHEMA = Path(__file__).parent / "schema.sql"
-SCHEMA_VERSION = 1
-PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000")
+# A search that meets changes again and again is made while there can be none.
+ATTEMPTS = 3
+MOST_RECORDED_QUERIES = 1000
+# A snapshot is written anew once so many passages came or went since the last, or this share of them all.
+SNAPSHOT_PASSAGES = 2000
+SNAPSHOT_SHARE = 0.05
+LENGTH_TOLERANCE = 1e-3
 
-Principals = tuple[str, ...] | None
-"""Whose documents are visible; None: all of them."""
+# The view is measured with recorded queries once there are so many, and again when they have grown by half.
+ENOUGH_QUERIES = 50
+GROWN = 1.5
 
-# True for every document that :principals (JSON, or NULL for all) may see.
-_VISIBLE = """(
-    :principals IS NULL OR allow IS NULL
-    OR EXISTS (SELECT 1 FROM json_each(allow) AS a JOIN json_each(:principals) AS p ON a.value = p.value)
-)"""
+Options = Callable[[int], ViewOptions]
+"""How vectors of a dimension are to be held."""
 
-
-@dataclass(frozen=True)
-class StoredDocument:
-    """What decides whether a file brings anything new."""
-
-    id: str
-    version: int
-    sha256: str
-    allow: Principals
-    attributes: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Access:
-    """What was asked for with a document, as `Index.add` takes it: None leaves what is there."""
-
-    allow: tuple[str, ...] | None
-    attributes: dict[str, Any] | None
-
-    def over(self, old: StoredDocument | None) -> tuple[Principals, dict[str, Any]]:
-        """The allowed principals and the attributes that a document has from now on."""
-        kept_allow, kept_attributes = (old.allow, old.attributes) if old else (None, {})
-        allow = kept_allow if self.allow is None else self.allow
-        opened = allow is not None and EVERYONE in allow
-        return (
-            None if opened else allow,
-            kept_attributes if self.attributes is None else self.attributes,
-        )
-
-
-@dataclass(frozen=True)
-class NewDocument:
-    """A document ready to be written. embeddings: float32 [passages, dimension], rows of length 1."""
-
-    name: str
-    sha256: str
-    parsed: ParsedDocument
-    passages: Sequence[Passage]
-    embeddings: Vectors
-    access: Access
-
-
-@dataclass(frozen=True)
-class Counts:
-    documents: int
-    passages: int
-    characters: int
+Sample = Callable[["CollectionStore"], Vectors]
+"""Queries made from what a collection stores: float32 [queries, dimension], rows of length 1."""
 
 
 class CollectionStore:
     """An open collection. Its methods may be called from several threads at once."""
 
-    def __init__(self, path: Path, device: str):
-        self._path = path
-        self._lock = threading.RLock()
-        self._database = _open(path)
-        self._vectors = VectorIndex(device)
-        self._fill_vectors()
+    def __init__(self, path: Path, options: Options):
+        self._database = Database(path)
+        self._options = options
+        self._catalog = Catalog(self._database.iterate("SELECT number, allow FROM documents"), self._column)
+        self._generation = self._active_generation()
+        self._view = self._view_of(self._generation.number, self._generation.dimension)
+        self._changed = 0  # passages that came or went since the last snapshot
+        self._closed = False
+        self._recorded = self._database.read("SELECT count(*) AS queries FROM recorded_queries")[0]["queries"]
+        self._measured_queries = self._recorded  # recorded when the view was last measured with them
+        self._asked: deque[Vectors] = deque(maxlen=MOST_RECORDED_QUERIES)
 
-    def close(self) -> None:
-        with self._lock:
+    def close(self, *, snapshot: bool = True) -> None:
+        """Leaves a snapshot behind if the last one is out of date, unless told not to."""
+        with self._database.lock:
+            if snapshot:
+                self._write_recorded()
+                if self._changed:
+                    self.save_view()
+            self._closed = True
             self._database.close()
+
+    @property
+    def generation(self) -> Generation:
+        return self._generation
 
     # Writing
 
-    def write(self, document: NewDocument) -> bool:
-        """Adds a document or replaces the one of its name: its new version whole, nothing of the old one left.
+    def write(self, documents: Sequence[NewDocument]) -> list[bool]:
+        """Adds documents, or replaces those of their names: each new version whole, nothing of the old one left.
 
-        Returns: whether it replaced one.
+        Returns: for each, whether it replaced one.
 
-        Raises: IntegrityError if a passage lies outside the text.
+        Raises: IntegrityError if a passage lies outside its text; InvalidInputError for vectors that are none of
+        this collection; OutOfSpaceError. Nothing has changed then.
         """
-        _verify_offsets(document)
-        with self._lock:
-            with self._transaction():
-                old = self.find(document.name)
-                gone = self._passage_ids(old.id) if old else []
-                identifier = self._write_document(document, old)
-                added = self._write_passages(identifier, document)
-            self._vectors.remove(np.array(gone, np.int64))
-            self._vectors.add(added, document.embeddings)
-        return old is not None
+        if not documents:
+            return []
+        dimension = self._generation.dimension or documents[0].vectors.shape[-1]
+        for document in documents:
+            _check_vectors(document, dimension)
+        with self._database.lock:
+            with self._database.transaction() as connection:
+                self._learn_dimension(connection, dimension)
+                written = [self._write(connection, document) for document in documents]
+            self._follow(written)
+        return [one.replaced for one in written]
 
-    def update_if_unchanged(self, name: str, sha256: str, access: Access) -> bool:
-        """If the document has this content, gives it this access and returns True: it need not be encoded."""
-        with self._lock, self._transaction():
-            old = self.find(name)
-            if old is None or old.sha256 != sha256:
+    def update_if_unchanged(self, name: str, sha256: str, splitting: dict[str, int], access: Access) -> bool:
+        """If the document has this content, split like this, gives it this access and returns True."""
+        with self._database.lock:
+            old = rows.find(self._database, name)
+            if old is None or (old.sha256, old.splitting) != (sha256, splitting):
                 return False
-            allow, attributes = access.over(old)
-            self._database.execute(
-                "UPDATE documents SET allow = ?, attributes = ? WHERE id = ?",
-                (_to_json(allow), _to_json(attributes), old.id),
-            )
+            self._set_access(old, access)
             return True
+
+    def set_access(self, name: str, access: Access, principals: Principals) -> None:
+        """Raises: NotFoundError."""
+        with self._database.lock:
+            self._set_access(rows.find_visible(self._database, [name], principals)[0], access)
 
     def remove(self, names: Sequence[str], principals: Principals) -> int:
         """Removes documents, all or none.
 
         Raises: NotFoundError naming those that are not there or not visible.
         """
-        with self._lock:
-            with self._transaction():
-                found = {info.name: info.id for info in self.documents(principals)}
-                missing = [name for name in names if name not in found]
-                if missing:
-                    raise NotFoundError(f"no such document: {', '.join(missing)}", param="document")
-                identifiers = [found[name] for name in dict.fromkeys(names)]
-                gone = [passage for identifier in identifiers for passage in self._passage_ids(identifier)]
-                self._database.executemany("DELETE FROM documents WHERE id = ?", [(i,) for i in identifiers])
-            self._vectors.remove(np.array(gone, np.int64))
-        return len(identifiers)
+        with self._database.lock:
+            gone = rows.find_visible(self._database, names, principals)
+            with self._database.transaction() as connection:
+                for document in gone:
+                    rows.delete_document(connection, document)
+            for document in gone:
+                self._catalog.drop(document.number)
+                self._forget(document.passage_ids)
+        return len(gone)
+
+    # Searching
+
+    def nearest(self, query: Vectors, k: int, scope: Scope) -> list[Candidate]:
+        """The k passages whose vectors are nearest to the query's (float32 [dimension]), by cosine, best first."""
+        view = self._view
+        if view is None or view.options.dimension != len(query):  # of a generation that was just left
+            return []
+        allowed = self._catalog.allowed(scope.principals, scope.filter)
+        scores, ids = view.search(query.reshape(1, -1), k, allowed)
+        return [
+            Candidate(identifier, score)
+            for identifier, score in zip(ids[0].tolist(), scores[0].tolist(), strict=True)
+            if identifier >= 0
+        ]
+
+    def search(self, collection: str, query: Vectors, k: int, scope: Scope) -> list[Hit]:
+        """query: float32 [dimension]. Only passages within the scope are ranked."""
+        return self.consistent(collection, scope, lambda: self.nearest(query, k, scope))
+
+    def consistent(self, collection: str, scope: Scope, find: Callable[[], list[Candidate]]) -> list[Hit]:
+        """What `find` finds, as the database has it. If it has something else by now, `find` is asked again."""
+        for _ in range(ATTEMPTS):
+            candidates = find()
+            hits = self._hits(collection, candidates, scope)
+            if len(hits) == len(candidates):
+                return hits
+        with self._database.lock:
+            return self._hits(collection, find(), scope)
+
+    def record_query(self, query: Vectors) -> None:
+        """Remembers a question's vector for measuring; on the disk with the next maintenance."""
+        self._asked.append(query)
 
     # Reading
 
-    def search(self, collection: str, query: Vectors, k: int, principals: Principals) -> list[Hit]:
-        """query: float32 [1, dimension]. Only visible passages are ranked."""
-        with self._lock:
-            allowed = None if principals is None else self._allowed(principals)
-            scores, ids = self._vectors.search(query, k, allowed)
-            # Once more against the database: what the view says is not enough to show a passage.
-            rows = self._hit_rows([int(identifier) for identifier in ids[0]], principals)
-        return [
-            Hit(collection=collection, score=float(score), **rows[int(identifier)])
-            for score, identifier in zip(scores[0], ids[0], strict=True)
-            if int(identifier) in rows
-        ]
+    def find(self, name: str) -> StoredDocument | None:
+        return rows.find(self._database, name)
 
     def documents(self, principals: Principals) -> list[DocumentInfo]:
-        rows = self._all(
-            f"""SELECT id, name, title, version, media_type, allow, attributes, created_at,
-                (SELECT count(*) FROM passages WHERE document_id = documents.id) AS passages
-            FROM documents WHERE {_VISIBLE} ORDER BY name""",
-            principals=_to_json(principals),
-        )
-        return [DocumentInfo(**{**row, **_access(row)}) for row in rows]
-
-    def find(self, name: str) -> StoredDocument | None:
-        rows = self._all(
-            "SELECT id, version, sha256, allow, attributes FROM documents WHERE name = :name", name=name
-        )
-        return StoredDocument(**{**rows[0], **_access(rows[0])}) if rows else None
+        return rows.infos(self._database, principals)
 
     def document(self, identifier: str, version: int | None, principals: Principals) -> DocumentText:
         """Raises: NotFoundError if it is not there, not visible, or of another version."""
-        rows = self._all(
-            f"""SELECT id, name, title, version, media_type, text FROM documents
-            WHERE id = :id AND {_VISIBLE}""",
-            id=identifier,
-            principals=_to_json(principals),
-        )
-        if not rows:
-            raise NotFoundError(f"no such document: {identifier}", param="document_id")
-        if version not in (None, rows[0]["version"]):
-            raise NotFoundError(
-                f"version {version} of {rows[0]['name']} was replaced by version {rows[0]['version']}",
-                param="version",
-            )
-        return DocumentText(**rows[0], pages=self._pages(identifier))
+        return rows.text_of(self._database, identifier, version, principals)
+
+    def encoded(self, document: StoredDocument) -> dict[str, Vectors]:
+        """What was encoded of a document, with its vectors: equal text need not be encoded again."""
+        vectors = rows.vectors_of(self._database, self._generation.number, document.number, document.passages)
+        if vectors is None:
+            return {}
+        return dict(zip(rows.encoded_passages(self._database, document.number), vectors, strict=False))
 
     def counts(self, principals: Principals) -> Counts:
-        rows = self._all(
-            f"""SELECT count(*) AS documents, coalesce(sum(length(text)), 0) AS characters,
-                coalesce(sum((SELECT count(*) FROM passages WHERE document_id = documents.id)), 0) AS passages
-            FROM documents WHERE {_VISIBLE}""",
-            principals=_to_json(principals),
-        )
-        return Counts(**rows[0])
+        return rows.counts(self._database, principals)
+
+    def view_stats(self) -> ViewStats | None:
+        """None while there is no vector."""
+        return None if self._view is None else self._view.stats()
 
     def bytes(self) -> int:
-        return sum(path.stat().st_size for path in self._path.parent.glob(f"{self._path.name}*"))
+        folder = snapshot_folder(self._database, self._generation.number)
+        return self._database.bytes() + sum(path.stat().st_size for path in folder.glob("*"))
+
+    # Upkeep
+
+    def maintain(self, sample: Sample) -> bool:
+        """One step of what can wait. Returns: whether more is left. Searches and changes go on meanwhile.
+
+        `sample` makes queries from what is stored, to measure with as long as none were asked.
+        """
+        with self._database.lock:
+            if self._closed:
+                return False
+            self._write_recorded()
+        if self._view is not None and self._view.maintain():
+            return True
+        self._measure(sample)
+        if self._snapshot_is_old():
+            self.save_view()
+        return False
+
+    def save_view(self) -> None:
+        """Writes a snapshot: the next opening reads it instead of all vectors."""
+        view = self._view
+        if view is not None:
+            self._changed = 0
+            view.save(snapshot_folder(self._database, self._generation.number))
+
+    # Another encoder
+
+    def begin_generation(self, encoder: str, fingerprint: str) -> NextGeneration:
+        return NextGeneration(self._database, encoder, fingerprint)
+
+    def adopt(self, following: NextGeneration, complete: Callable[[], None]) -> None:
+        """Has searches use another generation from now on, and drops the one before.
+
+        Its vectors are read and its structure built beside the old ones, while searches go on; what changes
+        meanwhile is encoded by `complete` while nothing can change.
+        """
+        view = self._view_of(following.number, following.dimension)
+        while view is not None and view.maintain():
+            pass
+        with self._database.lock:
+            complete()
+            view = self._caught_up(view, following)
+            with self._database.transaction() as connection:
+                connection.execute("UPDATE generations SET active = 0 WHERE active")
+                connection.execute("UPDATE generations SET active = 1 WHERE number = ?", (following.number,))
+                connection.execute(f"DROP TABLE vectors_{self._generation.number}")
+                connection.execute("DELETE FROM generations WHERE NOT active")
+                connection.execute("DELETE FROM recorded_queries")
+            self._asked.clear()
+            self._view, self._generation = view, self._active_generation()
+            self._recorded = self._measured_queries = 0
+            self.save_view()
+            drop_snapshots(self._database, but=self._generation.number)
+
+    def _caught_up(self, view: VectorView | None, following: NextGeneration) -> VectorView | None:
+        dimension = following.dimension
+        if view is None or dimension is None:
+            return self._view_of(following.number, dimension)
+        catch_up(view, self._database, following.number, dimension)
+        return view
+
+    def _view_of(self, generation: int, dimension: int | None) -> VectorView | None:
+        """None while there is no vector."""
+        return None if dimension is None else open_view(self._database, generation, self._options(dimension))
 
     # Below the surface
 
-    def _fill_vectors(self) -> None:
-        rows = self._database.execute("SELECT id, embedding FROM passages ORDER BY id").fetchall()
-        if rows:
-            ids = np.array([row["id"] for row in rows], np.int64)
-            self._vectors.add(ids, np.stack([np.frombuffer(row["embedding"], "<f4") for row in rows]))
+    def _active_generation(self) -> Generation:
+        found = self._database.read("SELECT number, encoder, fingerprint, dimension FROM generations WHERE active")
+        return Generation(**found[0])
 
-    def _write_document(self, document: NewDocument, old: StoredDocument | None) -> str:
-        if old:
-            self._database.execute("DELETE FROM documents WHERE id = ?", (old.id,))
-        identifier = old.id if old else new_id("doc_")
-        allow, attributes = document.access.over(old)
-        self._database.execute(
-            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                identifier,
-                document.name,
-                document.parsed.title,
-                old.version + 1 if old else 1,
-                document.sha256,
-                document.parsed.media_type,
-                document.parsed.text,
-                _to_json(allow),
-                _to_json(attributes),
-                now(),
-            ),
-        )
-        self._database.executemany(
-            "INSERT INTO pages VALUES (?, ?, ?, ?)",
-            [(identifier, page.number, page.start, page.end) for page in document.parsed.pages],
-        )
-        return identifier
+    def _column(self, key: str) -> Iterator[tuple[int, Scalar]]:
+        query = "SELECT number, value, type FROM documents, json_each(attributes) WHERE key = :key"
+        for number, value, kind in self._database.iterate(query, key=key):
+            yield number, bool(value) if kind in ("true", "false") else value
 
-    def _write_passages(self, document_id: str, document: NewDocument) -> Ids:
-        ids = []
-        for position, (passage, embedding) in enumerate(zip(document.passages, document.embeddings, strict=True)):
-            cursor = self._database.execute(
-                """INSERT INTO passages (document_id, position, start_char, end_char, page, heading, embedding)
-                VALUES (?, ?, ?, ?, ?, ?, ?)""",
-                (
-                    document_id,
-                    position,
-                    passage.start,
-                    passage.end,
-                    passage.page,
-                    passage.heading,
-                    embedding.astype("<f4").tobytes(),
-                ),
+    def _learn_dimension(self, connection: Connection, dimension: int) -> None:
+        if self._generation.dimension is None:
+            values = (dimension, self._generation.number)
+            connection.execute("UPDATE generations SET dimension = ? WHERE number = ?", values)
+
+    def _write(self, connection: Connection, document: NewDocument) -> Written:
+        old = rows.find(self._database, document.name)
+        written = rows.write_document(connection, document, old, rows.next_passage(connection))
+        rows.write_vectors(connection, self._generation.number, written.number, document.vectors)
+        return written
+
+    def _follow(self, written: Sequence[Written]) -> None:
+        """Brings the views to where the database is. New passages come before old ones go."""
+        for one in written:
+            self._catalog.put(one.number, one.allow_json, one.attributes)
+        if self._view is None:
+            self._generation = self._active_generation()
+            self._view = self._view_of(self._generation.number, self._generation.dimension)
+            return
+        self._view.add(
+            np.concatenate([one.passages for one in written]),
+            np.concatenate([np.full(len(one.passages), one.number) for one in written]),
+            np.concatenate([one.vectors for one in written]),
+        )
+        self._changed += sum(len(one.passages) for one in written)
+        self._forget(np.concatenate([one.old_passages for one in written]))
+
+    def _forget(self, passages: Ids) -> None:
+        if self._view is not None and len(passages):
+            self._view.remove(passages)
+            self._changed += len(passages)
+
+    def _set_access(self, old: StoredDocument, access: Access) -> None:
+        allow, attributes = access.over(old)
+        if (allow, attributes) == (old.allow, old.attributes):
+            return
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE documents SET allow = ?, attributes = ? WHERE number = ?",
+                (to_json(allow), to_json(attributes), old.number),
             )
-            ids.append(cursor.lastrowid)
-        return np.array(ids, np.int64)
+        self._catalog.put(old.number, to_json(allow), attributes)
 
-    def _allowed(self, principals: tuple[str, ...]) -> Ids:
-        rows = self._all(
-            f"""SELECT passages.id FROM passages JOIN documents ON documents.id = document_id
-            WHERE {_VISIBLE}""",
-            principals=_to_json(principals),
+    def _hits(self, collection: str, candidates: Sequence[Candidate], scope: Scope) -> list[Hit]:
+        found = rows.hit_rows(self._database, [one.passage_id for one in candidates], scope)
+        return [
+            Hit(collection=collection, score=one.score, **found[one.passage_id])
+            for one in candidates
+            if one.passage_id in found
+        ]
+
+    def _write_recorded(self) -> None:
+        asked = [self._asked.popleft() for _ in range(len(self._asked))]
+        if not asked:
+            return
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "INSERT INTO recorded_queries (vector) VALUES (?)",
+                [(np.ascontiguousarray(vector, "<f4").tobytes(),) for vector in asked],
+            )
+            connection.execute(
+                "DELETE FROM recorded_queries WHERE id <= (SELECT max(id) FROM recorded_queries) - ?",
+                (MOST_RECORDED_QUERIES,),
+            )
+        self._recorded = min(self._recorded + len(asked), MOST_RECORDED_QUERIES)
+
+    def _measure(self, sample: Sample) -> None:
+        """Gives a view that approximates queries to be tuned with: better ones as soon as there are."""
+        view = self._view
+        if view is None or view.stats().effort is None:  # exact: there is nothing to tune
+            return
+        if self._recorded >= ENOUGH_QUERIES and (
+            view.questions_source != "queries" or self._recorded >= GROWN * self._measured_queries
+        ):
+            self._measured_queries = self._recorded
+            view.measure(self._recorded_queries(), "queries")
+        elif view.questions_source is None:
+            view.measure(sample(self), "passages")
+        else:
+            return
+        self._changed += 1  # the snapshot has another effort
+
+    def _recorded_queries(self) -> Vectors:
+        rows_ = self._database.read("SELECT vector FROM recorded_queries ORDER BY id DESC")
+        return np.array([np.frombuffer(row["vector"], "<f4") for row in rows_], np.float32)
+
+    def sample_passages(self, count: int) -> list[str]:
+        """Texts of passages from all over the collection, the same each time."""
+        return rows.spread_texts(self._database, count)
+
+    def sample_vectors(self, count: int) -> Vectors:
+        """float32 [<= count, dimension]: vectors from all over the collection, the same each time."""
+        return rows.spread_vectors(self._database, self._generation.number, count)
+
+    def _snapshot_is_old(self) -> bool:
+        stats = self.view_stats()
+        return stats is not None and self._changed > max(SNAPSHOT_PASSAGES, SNAPSHOT_SHARE * stats.rows)
+
+
+def _check_vectors(document: NewDocument, dimension: int) -> None:
+    vectors, expected = document.vectors, (len(document.passages), dimension)
+    if vectors.shape != expected:
+        raise InvalidInputError(
+            f"{document.name}: {len(vectors)} vectors of {vectors.shape[-1]} numbers; "
+            f"expected {expected[0]} of {expected[1]}",
+            param="vector",
         )
-        return np.array([row["id"] for row in rows], np.int64)
-
-    def _hit_rows(self, ids: list[int], principals: Principals) -> dict[int, dict[str, Any]]:
-        rows = self._all(
-            f"""SELECT passages.id AS passage_id, document_id, name AS document, title, version, page, heading,
-                start_char AS start, end_char AS "end",
-                substr(text, start_char + 1, end_char - start_char) AS text
-            FROM passages JOIN documents ON documents.id = document_id
-            WHERE passages.id IN (SELECT value FROM json_each(:ids)) AND {_VISIBLE}""",
-            ids=_to_json(ids),
-            principals=_to_json(principals),
-        )
-        return {row["passage_id"]: row for row in rows}
-
-    def _pages(self, document_id: str) -> tuple[Page, ...]:
-        rows = self._all(
-            """SELECT number, start_char AS start, end_char AS "end" FROM pages
-            WHERE document_id = :id ORDER BY number""",
-            id=document_id,
-        )
-        return tuple(Page(**row) for row in rows)
-
-    def _passage_ids(self, document_id: str) -> list[int]:
-        return [row["id"] for row in self._all("SELECT id FROM passages WHERE document_id = :id", id=document_id)]
-
-    def _all(self, query: str, **values: Any) -> list[dict[str, Any]]:
-        with self._lock:
-            return [dict(row) for row in self._database.execute(query, values)]
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._database.execute("COMMIT")
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-
-
-def create_database(path: Path) -> None:
-    """Makes the empty database of a new collection, in a folder of its own."""
-    path.parent.mkdir(parents=True, mode=0o700)
-    database = _connect(path)
-    database.executescript(f"BEGIN IMMEDIATE; {SCHEMA.read_text(encoding='utf-8')} COMMIT;")
-    database.close()
-    fsync_path(path.parent)
-    fsync_path(path.parent.parent)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    if not path.exists():
-        raise NotFoundError(f"the database of the collection is gone: {path}")
-    database = _connect(path)
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version != SCHEMA_VERSION:
-        database.close()
-        raise IntegrityError(
-            f"{path} has schema version {version}; this release reads version {SCHEMA_VERSION}",
-            hint="open it with the release that wrote it",
-        )
-    return database
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    database.row_factory = sqlite3.Row
-    for pragma in PRAGMAS:
-        database.execute(f"PRAGMA {pragma}")
-    return database
-
-
-def _verify_offsets(document: NewDocument) -> None:
-    length = len(document.parsed.text)
-    for passage in document.passages:
-        inside = 0 <= passage.start < passage.end <= length
-        if not inside or not passage.encoded.endswith(document.parsed.text[passage.start : passage.end]):
-            raise IntegrityError(f"{document.name}: characters {passage.start}-{passage.end} are not the passage")
-
-
-def _access(row: dict[str, Any]) -> dict[str, Any]:
-    allow = row["allow"]
-    return {
-        "allow": None if allow is None else tuple(json.loads(allow)),
-        "attributes": json.loads(row["attributes"]),
-    }
-
-
-def _to_json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not np.allclose(lengths, 1, atol=LENGTH_TOLERANCE):  # also where a number is not finite
+        wrong = lengths[~np.isclose(lengths, 1, atol=LENGTH_TOLERANCE)][0]
+        raise InvalidInputError(f"{document.name}: a vector has length {wrong:g}; expected 1", param="vector")

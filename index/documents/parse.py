@@ -62,11 +62,11 @@ def parse(path: Path, filename: str) -> ParsedDocument:
     """
     media_type = media_type_of(filename)
     title, text, pages = _READERS[media_type](path)
-    text = text if pages else _clean(text)
+    text = text if pages else clean_text(text)
     if not text.strip():
         raise UnparsableDocument("it holds no text")
     heading = _first_heading(text) if media_type in WITH_HEADINGS else None
-    return ParsedDocument(_clean(heading or title or Path(filename).stem), text, tuple(pages), media_type)
+    return ParsedDocument(clean_text(heading or title or Path(filename).stem), text, tuple(pages), media_type)
 
 
 def media_type_of(filename: str) -> str:
@@ -77,7 +77,7 @@ def media_type_of(filename: str) -> str:
     return MEDIA_TYPES[suffix]
 
 
-def _clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """One kind of line end, and nothing that a database or a JSON reader would refuse."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
     return text.encode("utf-8", "replace").decode()
@@ -130,7 +130,7 @@ def _read_pdf(path: Path) -> _Read:
     try:
         with PdfDocument(path) as pdf:
             title = pdf.get_metadata_value("Title").strip()
-            texts = [_clean(page.get_textpage().get_text_bounded()) for page in pdf]
+            texts = [clean_text(page.get_textpage().get_text_bounded()) for page in pdf]
     except PdfiumError as error:
         encrypted = error.err_code == PDFIUM_PASSWORD_ERROR
         raise UnparsableDocument("it is encrypted" if encrypted else f"it is damaged: {error}") from None

@@ -75,6 +75,11 @@ class Splitter:
         self._chunk_tokens = chunk_tokens
         self._overlap_tokens = overlap_tokens
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What passages depend on beside the document: equal sizes split it alike."""
+        return {"chunk_tokens": self._chunk_tokens, "overlap_tokens": self._overlap_tokens}
+
     def split(self, document: ParsedDocument) -> list[Passage]:
         """The document's passages in order. Every word of it is in one of them or in a heading path."""
         return [passage for section in self._sections(document) for passage in self._passages(document, section)]

@@ -41,6 +41,7 @@ class Encoder:
     """
 
     def __init__(self, path: Path, device: str):
+        self.name = path.name
         self.recipe = recipe_of(path)
         self.fingerprint = fingerprint_of(path)
         self._model = _load(path, self.recipe, device)

@@ -8,7 +8,8 @@ from time import perf_counter
 
 import numpy as np
 
-from index.collection.store import Access, CollectionStore, NewDocument
+from index.collection.documents import Access, NewDocument
+from index.collection.store import CollectionStore
 from index.documents.parse import ParsedDocument, UnparsableDocument
 from index.documents.parser_process import ParserProcess
 from index.documents.split import Passage, Splitter
@@ -35,8 +36,11 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
 
 def refuse_equal_names(sources: Sequence[Source]) -> None:
     """Raises: InvalidInputError if one file would replace another given with it."""
-    counts = Counter(source.name for source in sources)
-    twice = [name for name, count in counts.items() if count > 1]
+    refuse_equal([source.name for source in sources])
+
+
+def refuse_equal(names: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise InvalidInputError(
             f"several files would become the document {', '.join(twice)}",
@@ -88,8 +92,8 @@ class Ingestion:
         started = perf_counter()
         self.report(0, len(sources), "")
         for group in self._groups(sources):
-            for prepared, embeddings in self._encode(group):
-                self._write(prepared, embeddings)
+            self._write(group)
+            for prepared in group:
                 self._finished(prepared.source, len(sources))
         return IngestReport(
             added=self._counts["added"],
@@ -118,7 +122,7 @@ class Ingestion:
         """None if there is nothing to encode."""
         try:
             sha256 = sha256_of(source.path)
-            if self.store.update_if_unchanged(source.name, sha256, self.access):
+            if self.store.update_if_unchanged(source.name, sha256, self.splitter.sizes, self.access):
                 self._counts["unchanged"] += 1
                 return None
             parsed = self.parser.parse(source.path, source.filename)
@@ -132,27 +136,39 @@ class Ingestion:
             self._skipped.append(Skipped(source.name, f"it cannot be read: {error.strerror}"))
         return None
 
-    def _encode(self, group: list[_Prepared]) -> Iterator[tuple[_Prepared, Vectors]]:
+    def _write(self, group: list[_Prepared]) -> None:
+        """The documents of a group, encoded together and written in one transaction."""
+        known = self._known_vectors(group)
         passages = [passage for prepared in group for passage in prepared.passages]
-        embeddings = encode_by_length(self.encoder, passages)
-        at = 0
-        for prepared in group:
-            end = at + len(prepared.passages)
-            yield prepared, embeddings[at:end]
-            at = end
+        new = [passage for passage in passages if passage.encoded not in known]
+        known.update(zip((one.encoded for one in new), encode_by_length(self.encoder, new), strict=True))
+        replaced = self.store.write([self._document(prepared, known) for prepared in group])
+        self._counts["replaced"] += sum(replaced)
+        self._counts["added"] += len(replaced) - sum(replaced)
+        self._counts["passages"] += len(new)
+        self._counts["tokens"] += sum(passage.tokens for passage in new)
 
-    def _write(self, prepared: _Prepared, embeddings: Vectors) -> None:
-        document = NewDocument(
+    def _known_vectors(self, group: list[_Prepared]) -> dict[str, Vectors]:
+        """Of passages that the old versions of these documents have already."""
+        known: dict[str, Vectors] = {}
+        for prepared in group:
+            old = self.store.find(prepared.source.name)
+            if old is not None:
+                known.update(self.store.encoded(old))
+        return known
+
+    def _document(self, prepared: _Prepared, vectors: dict[str, Vectors]) -> NewDocument:
+        return NewDocument(
             name=prepared.source.name,
+            filename=prepared.source.filename,
+            file_id=prepared.source.file_id,
             sha256=prepared.sha256,
             parsed=prepared.parsed,
             passages=prepared.passages,
-            embeddings=embeddings,
+            vectors=np.stack([vectors[passage.encoded] for passage in prepared.passages]),
             access=self.access,
+            splitting=self.splitter.sizes,
         )
-        self._counts["replaced" if self.store.write(document) else "added"] += 1
-        self._counts["passages"] += len(prepared.passages)
-        self._counts["tokens"] += sum(passage.tokens for passage in prepared.passages)
 
     def _finished(self, source: Source, total: int) -> None:
         self._done += 1

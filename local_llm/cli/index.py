@@ -12,13 +12,14 @@ from local_llm.cli.output import emit, emit_table, progress_bar, talk
 from local_llm.errors import InvalidInputError
 from local_llm.permissions import Caller
 
-app = typer.Typer(no_args_is_help=True, help="Documents: create a collection, add, remove, search, stats, list.")
+app = typer.Typer(no_args_is_help=True, help="Collections of documents: create, add, sync, search.")
 
 Collection = Annotated[str, typer.Argument(help="The collection's name or id.")]
 Allow = Annotated[
     list[str] | None,
     typer.Option(help="Who may see the documents: user:NAME, group:NAME, or everyone; may be repeated."),
 ]
+Attribute = Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.")]
 SHOWN_CHARACTERS = 120
 
 
@@ -51,7 +52,7 @@ def add(
     name: Collection,
     paths: Annotated[list[Path], typer.Argument(help="Files and folders.")],
     allow: Allow = None,
-    attribute: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.")] = None,
+    attribute: Attribute = None,
     as_json: AsJson = False,
 ) -> None:
     """Adds documents, or replaces those of the same names. What is unchanged is not encoded again."""
@@ -70,6 +71,69 @@ def add(
         f"{report.seconds:.1f} s"
     )
     emit(asdict(report), text, as_json=as_json)
+
+
+@app.command("sync")
+def sync(
+    context: typer.Context,
+    name: Collection,
+    folder: Annotated[Path, typer.Argument(help="The folder that is the truth.")],
+    scope: Annotated[
+        str,
+        typer.Option(help="What the documents' names begin with, as in handbook/; '' is the whole collection."),
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    allow: Allow = None,
+    attribute: Attribute = None,
+    as_json: AsJson = False,
+) -> None:
+    """Makes the documents of a scope those of a folder: adds, replaces, and removes what is gone from it."""
+    from index.access import open_index
+    from index.ingestion.sync import find_scoped
+
+    box: CommandContext = context.obj
+    sources, attributes = find_scoped(folder, scope), _attributes(attribute)
+    with open_index(box.settings, box.state) as index, progress_bar("syncing") as bar:
+        done = index.sync(
+            box.caller,
+            name,
+            sources,
+            scope=scope,
+            dry_run=dry_run,
+            allow=allow,
+            attributes=attributes,
+            report=bar,
+        )
+    for verb, documents in (("add", done.to_add), ("replace", done.to_replace), ("remove", done.to_remove)):
+        for document in documents:
+            talk(f"{verb} {document}")
+    for skipped in done.ingest.skipped if done.ingest else ():
+        talk(f"skipped {skipped.document}: {skipped.reason}")
+    would = "would " if dry_run else ""
+    text = (
+        f"{would}add {len(done.to_add)}, {would}replace {len(done.to_replace)}, "
+        f"{would}remove {len(done.to_remove)}, unchanged {done.unchanged}"
+    )
+    emit(asdict(done), text, as_json=as_json)
+
+
+@app.command("reembed")
+def reembed(
+    context: typer.Context,
+    name: Collection,
+    encoder: Annotated[
+        str | None, typer.Option(help="An encoder of the model store; default: index.encoder.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Moves a collection to another encoder; searches go on with the old one until all is done."""
+    from index.access import open_index
+
+    box: CommandContext = context.obj
+    with open_index(box.settings, box.state) as index, progress_bar("encoding") as bar:
+        done = index.reembed(box.caller, name, encoder=encoder, report=bar)
+    text = f"{name} is encoded by {done.encoder}: {done.passages} passages, {done.seconds:.1f} s"
+    emit(asdict(done), text, as_json=as_json)
 
 
 @app.command("remove")

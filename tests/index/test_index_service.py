@@ -1,5 +1,7 @@
 """What the index promises about documents, permissions and citations."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,22 +192,37 @@ def test_member_keeps_within_its_own_principals(
     assert service.add(member, collection, find_sources([write("mine.md", RETURNS)]), allow=["user:ana"]).added == 1
 
 
-def test_collection_of_another_encoder_is_refused(
-    service: IndexService, admin: Caller, settings: Settings, state: State, home: Path
-) -> None:
+def import_encoder(home: Path, folder: Path, name: str, query_prompt: str) -> None:
+    """The embedded encoder under another name, and with a prompt of its own before queries."""
+    from local_llm.embedded import ENCODER, locate
     from local_llm.models import ModelStore
 
-    source = home / "models" / settings.index.encoder
-    (home / "changed").mkdir()
-    for path in source.iterdir():
-        if path.is_file() and path.name != "manifest.json":
-            (home / "changed" / path.name).write_bytes(path.read_bytes())
-    ModelStore(home / "models").import_folder(home / "changed", name="other-encoder")
-    other = settings.model_copy(update={"index": settings.index.model_copy(update={"encoder": "other-encoder"})})
-    name = IndexService(other, state).create(admin, new_id("test-")).name
+    shutil.copytree(locate(ENCODER), folder)
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": query_prompt}}))
+    ModelStore(home / "models").import_folder(folder, name=name)
+
+
+def test_each_collection_is_searched_with_its_own_encoder(
+    service: IndexService, admin: Caller, home: Path, tmp_path: Path, write: Write
+) -> None:
+    import_encoder(home, tmp_path / "other", "other-encoder", "ask: ")
+    name = service.create(admin, new_id("test-"), encoder="other-encoder").name
+    service.add(admin, name, find_sources([write("battery.md", BATTERY)]))
+    assert service.search(admin, name, "battery")[0].document == "battery.md"
+
+
+def test_encoder_that_is_no_longer_the_same_is_refused(
+    service: IndexService, admin: Caller, settings: Settings, state: State, home: Path, tmp_path: Path
+) -> None:
+    import_encoder(home, tmp_path / "old", "replaced-encoder", "old: ")
+    name = service.create(admin, new_id("test-"), encoder="replaced-encoder").name
+    shutil.rmtree(home / "models" / "replaced-encoder")
+    import_encoder(home, tmp_path / "new", "replaced-encoder", "new: ")
+    opened_anew = IndexService(settings, state)
     with pytest.raises(ConflictError, match="another encoder") as caught:
-        service.search(admin, name, "battery")
-    assert "local-llm index create" in (caught.value.hint or "")
+        opened_anew.search(admin, name, "battery")
+    assert "local-llm index reembed" in (caught.value.hint or "")
+    opened_anew.close()
 
 
 def test_collection_names_are_unique_in_a_project(service: IndexService, admin: Caller, collection: str) -> None:

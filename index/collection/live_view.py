@@ -1,0 +1,104 @@
+"""The vectors of a collection in memory, kept in step with its database: from a snapshot and what came since.
+
+What the snapshot holds and the database no longer has is removed, what the database has beyond it is added; a
+snapshot that is missing or damaged costs time, never a passage.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.collection.database import Database
+from index.collection.documents import Ids, Vectors
+from index.vectors.view import VectorView, ViewOptions
+
+Numbers = NDArray[np.int32]
+
+# Vectors are read from the database and added so many at a time.
+BLOCK_PASSAGES = 50_000
+
+
+@dataclass(frozen=True)
+class Generation:
+    """All passages as one encoder sees them. `dimension` None: there is no vector yet."""
+
+    number: int
+    encoder: str
+    fingerprint: str
+    dimension: int | None
+
+
+@dataclass(frozen=True)
+class LivePassages:
+    """What is there by the database. ids: ascending; documents: the number of each one's document."""
+
+    ids: Ids
+    documents: Numbers
+
+
+def snapshot_folder(database: Database, generation: int) -> Path:
+    return database.path.parent / f"view-{generation}"
+
+
+def open_view(database: Database, generation: int, options: ViewOptions) -> VectorView:
+    """Call it while nothing is written."""
+    view = VectorView.open(snapshot_folder(database, generation), options) or VectorView(options)
+    catch_up(view, database, generation, options.dimension)
+    return view
+
+
+def catch_up(view: VectorView, database: Database, generation: int, dimension: int) -> None:
+    """Takes what is gone out of the view, and what came since into it."""
+    known = view.ids()
+    if len(known):
+        view.remove(np.setdiff1d(known, live_passages(database).ids, assume_unique=True))
+    for ids, documents, vectors in vectors_after(database, generation, view.max_id, dimension):
+        view.add(ids, documents, vectors)
+
+
+def live_passages(database: Database) -> LivePassages:
+    rows = list(database.iterate("SELECT first_passage, passages, number FROM documents ORDER BY first_passage"))
+    if not rows:
+        return LivePassages(np.empty(0, np.int64), np.empty(0, np.int32))
+    first, passages, numbers = np.array(rows, np.int64).T
+    starts = np.repeat(first - np.cumsum(passages) + passages, passages)
+    return LivePassages(starts + np.arange(passages.sum()), np.repeat(numbers, passages).astype(np.int32))
+
+
+def vectors_after(
+    database: Database, generation: int, passage_id: int, dimension: int
+) -> Iterator[tuple[Ids, Numbers, Vectors]]:
+    """Passages with ids above `passage_id` that this generation has, in blocks: ids, documents, vectors."""
+    rows = database.iterate(
+        f"""SELECT first_passage, passages, number, vectors FROM documents
+        JOIN vectors_{generation} ON document = number
+        WHERE first_passage > :after ORDER BY first_passage""",
+        after=passage_id,
+    )
+    block: list[tuple[int, int, int, bytes]] = []
+    size = 0
+    for row in rows:
+        block.append(row)
+        size += row[1]
+        if size >= BLOCK_PASSAGES:
+            yield _joined(block, dimension)
+            block, size = [], 0
+    if block:
+        yield _joined(block, dimension)
+
+
+def drop_snapshots(database: Database, *, but: int) -> None:
+    for folder in database.path.parent.glob("view-*"):
+        if folder != snapshot_folder(database, but):
+            shutil.rmtree(folder)
+
+
+def _joined(block: list[tuple[int, int, int, bytes]], dimension: int) -> tuple[Ids, Numbers, Vectors]:
+    ids = np.concatenate([np.arange(first, first + passages) for first, passages, _, _ in block])
+    documents = np.repeat([row[2] for row in block], [row[1] for row in block])
+    vectors = np.frombuffer(b"".join(row[3] for row in block), "<f4").reshape(len(ids), dimension)
+    return ids.astype(np.int64), documents.astype(np.int32), vectors

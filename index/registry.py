@@ -1,0 +1,176 @@
+"""The collections of a box as rows of the state database: who has them, what they are called, when they expire."""
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import or_, select
+
+from index.collection.database import create_database
+from index.interface import CollectionInfo, Ranking
+from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
+from local_llm.identifiers import is_name, new_id, now
+from local_llm.permissions import Caller
+from local_llm.settings import Settings
+from local_llm.state import Collection, ProfileRow, State
+
+DATABASE = "collection.db"
+DAY_SECONDS = 24 * 3600
+# That a collection is in use is noted so often at most: expiry counts days.
+TOUCH_SECONDS = 60
+
+
+class ExpiredError(InvalidInputError):
+    code = "vector_store_expired"
+
+
+class CollectionRegistry:
+    def __init__(self, settings: Settings, state: State):
+        self._folder = settings.place.collections
+        self._state = state
+        self._touched: dict[str, float] = {}
+
+    def create(
+        self,
+        caller: Caller,
+        name: str | None,
+        *,
+        encoder: str,
+        fingerprint: str,
+        dimension: int | None,
+        **values: Any,
+    ) -> Collection:
+        """`values`: further columns of the row.
+
+        Raises: ConflictError, InvalidInputError.
+        """
+        identifier = new_id("vs_")
+        name = identifier if name is None else name
+        if not is_name(name):
+            raise InvalidInputError(
+                f"{name!r} cannot name a collection; expected letters, digits, '.', '_' and '-'", param="name"
+            )
+        row = Collection(
+            id=identifier,
+            project_id=caller.project_id,
+            name=name,
+            encoder=encoder,
+            encoder_fingerprint=fingerprint,
+            created_at=now(),
+            last_active_at=now(),
+            ranking=asdict(Ranking()),
+            **values,
+        )
+        create_database(self.database(identifier), encoder, fingerprint, dimension)
+        if self._add(row):
+            return row
+        shutil.rmtree(self.database(identifier).parent)
+        raise ConflictError(f"a collection {name!r} is already there", hint="choose another name", param="name")
+
+    def _add(self, row: Collection) -> bool:
+        """Whether the name was free."""
+        with self._state.session() as session:
+            same = (Collection.project_id == row.project_id, Collection.name == row.name)
+            if session.scalars(select(Collection.id).where(*same)).first() is not None:
+                return False
+            session.add(row)
+        return True
+
+    def of_project(self, caller: Caller) -> list[Collection]:
+        with self._state.reading() as session:
+            query = select(Collection).where(Collection.project_id == caller.project_id).order_by(Collection.name)
+            return list(session.scalars(query))
+
+    def all(self) -> list[Collection]:
+        """Those of every project."""
+        with self._state.reading() as session:
+            return list(session.scalars(select(Collection)))
+
+    def get(self, caller: Caller, collection: str) -> Collection:
+        """By name or id. Raises: NotFoundError."""
+        with self._state.reading() as session:
+            query = select(Collection).where(
+                Collection.project_id == caller.project_id,
+                or_(Collection.id == collection, Collection.name == collection),
+            )
+            row = session.scalars(query).first()
+        if row is None:
+            raise NotFoundError(
+                f"there is no collection {collection!r}",
+                hint=f"local-llm index create {collection}, or: local-llm index list",
+                param="collection",
+            )
+        return row
+
+    def usable(self, caller: Caller, collection: str) -> Collection:
+        """The same, noted as in use. Raises: NotFoundError, ExpiredError."""
+        row = self.get(caller, collection)
+        if is_expired(row):
+            raise ExpiredError(
+                f"the collection {row.name!r} expired after {row.expires_after_days} days without use",
+                hint="index the documents anew, in a collection that lives longer",
+                param="collection",
+            )
+        self._touch(row)
+        return row
+
+    def update(self, identifier: str, values: Mapping[str, Any]) -> Collection:
+        with self._state.session() as session:
+            row = session.get_one(Collection, identifier)
+            for column, value in values.items():
+                setattr(row, column, value)
+            return row
+
+    def delete(self, caller: Caller, collection: str) -> Collection:
+        """Forgets the row; the caller closes what is open and deletes the folder.
+
+        Raises: NotFoundError, ForbiddenError, ConflictError.
+        """
+        if caller.role != "admin":
+            raise ForbiddenError("only an admin may delete a collection")
+        row = self.get(caller, collection)
+        with self._state.session() as session:
+            users = session.scalars(select(ProfileRow.name).where(ProfileRow.collection_id == row.id)).all()
+            if users:
+                raise ConflictError(
+                    f"the collection {row.name!r} is used by the profile {', '.join(users)}",
+                    hint=f"local-llm profiles remove {users[0]}",
+                )
+            session.delete(row)
+        return row
+
+    def database(self, identifier: str) -> Path:
+        return self._folder / identifier / DATABASE
+
+    def remove_abandoned(self) -> None:
+        """Deletes folders that killed processes left without a row. Call it under the index's lock."""
+        known = {row.id for row in self.all()}
+        for folder in self._folder.iterdir():
+            if folder.name not in known:
+                shutil.rmtree(folder)
+
+    def _touch(self, row: Collection) -> None:
+        if time.monotonic() - self._touched.get(row.id, -TOUCH_SECONDS) >= TOUCH_SECONDS:
+            self._touched[row.id] = time.monotonic()
+            self.update(row.id, {"last_active_at": now()})
+
+
+def is_expired(row: Collection) -> bool:
+    return row.expires_after_days is not None and now() > row.last_active_at + row.expires_after_days * DAY_SECONDS
+
+
+def info_of(row: Collection) -> CollectionInfo:
+    return CollectionInfo(
+        id=row.id,
+        name=row.name,
+        title=row.title,
+        encoder=row.encoder,
+        created_at=row.created_at,
+        metadata=dict(row.labels),
+        expires_after_days=row.expires_after_days,
+        last_active_at=row.last_active_at,
+        ranking=Ranking(**row.ranking),
+    )
