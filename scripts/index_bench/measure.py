@@ -162,17 +162,18 @@ def query(engine: Engine, data: Dataset, options: argparse.Namespace) -> dict[st
         engine.prepare(choice.strategy, choice.effort)
         asked(engine, queries, 2, WARM_UP)
         latencies, found, scores = asked(engine, queries, options.seconds, len(queries.vectors))
-        answers[workload.name] = (queries, found)
+        answers[workload.name] = (queries, found, scores)
         result["workloads"][workload.name] = {
             **figures(latencies),
             "strategy": choice.strategy,
             "effort": choice.effort,
         }
         if workload.column is None:
-            result["resident_bytes"] = resident_bytes(engine.processes()) - before
             result["text_milliseconds"] = text_milliseconds(engine, found)
-            check_scores(data, queries, found, scores)
-    for name, (queries, found) in answers.items():
+    # Before the data are read to check the answers: they would count.
+    result["resident_bytes"] = resident_bytes(engine.processes()) - before
+    for name, (queries, found, scores) in answers.items():
+        check_scores(data, queries, found, scores)
         result["workloads"][name]["recall"] = round(data.recall(queries, found), 4)
     return result
 
