@@ -1,9 +1,9 @@
 """Ours: a collection's durable store, on which searches, permissions and filters are asked as the server asks them.
 
-Documents of up to ten passages are written with text, words, attributes and vectors; upkeep runs until nothing waits.
-The store tunes itself, on the training questions, recorded as if they had been asked. A search for ids and scores is
-`CollectionStore.nearest`, which applies permissions and filters; looking the hits up in the database, with the second
-check of permissions, is timed as the text fetch.
+Documents of up to ten passages are written with text, words, attributes and vectors; upkeep runs until nothing
+waits. The store tunes itself, on the training questions, recorded as if they had been asked. A search for ids
+and scores is `CollectionStore.nearest`, which applies permissions and filters; looking the hits up in the
+database, with the second check of permissions, is timed as the text fetch.
 """
 
 import hashlib

@@ -46,6 +46,7 @@ def measured(results: Path, rows: int) -> dict[str, Any] | None:
     return {
         "versions": rounds[0]["versions"],
         "build_seconds": round(build["seconds"], 1),
+        "build_cpu_seconds": round(build["cpu_seconds"], 1),
         "open_seconds": round(statistics.median(r["open_seconds"] for r in rounds), 2),
         "disk_bytes_per_vector": round(build["disk_bytes"] / rows),
         "resident_bytes_per_vector": round(statistics.median(r["resident_bytes"] for r in rounds) / rows),
@@ -83,11 +84,11 @@ def against(figures: dict[str, Any]) -> dict[str, float]:
 
 
 def _print_stores(figures: dict[str, Any]) -> None:
-    print(f"{'':18}  build s   open s  disk B/row  memory B/row  ten texts ms  versions")
+    print(f"{'':18}  build s    cpu s   open s  disk B/row  memory B/row  ten texts ms  versions")
     for name, value in figures.items():
         text = value["text_milliseconds"]
         print(
-            f"{name:18} {value['build_seconds']:8.0f} {value['open_seconds']:8.2f}"
+            f"{name:18} {value['build_seconds']:8.0f} {value['build_cpu_seconds']:8.0f} {value['open_seconds']:8.2f}"
             f" {value['disk_bytes_per_vector']:11}"
             f" {value['resident_bytes_per_vector']:13} {'-' if text is None else f'{text:.2f}':>13}"
             f"  {', '.join(f'{k} {v}' for k, v in value['versions'].items())}"
