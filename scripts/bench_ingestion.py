@@ -117,7 +117,7 @@ def measured(index: Any, caller: Any, home: Path, collection: str, files: list[P
 
 
 def spent() -> tuple[float, float]:
-    """The clock, and processor seconds of this process and of children that ended, as the parser does with `add`."""
+    """The clock, and processor seconds of this process and of its ended children: `add` ends its parser."""
     times = os.times()
     return time.monotonic(), times.user + times.system + times.children_user + times.children_system
 

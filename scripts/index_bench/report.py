@@ -88,8 +88,8 @@ def _print_stores(figures: dict[str, Any]) -> None:
     for name, value in figures.items():
         text = value["text_milliseconds"]
         print(
-            f"{name:18} {value['build_seconds']:8.0f} {value['build_cpu_seconds']:8.0f} {value['open_seconds']:8.2f}"
-            f" {value['disk_bytes_per_vector']:11}"
+            f"{name:18} {value['build_seconds']:8.0f} {value['build_cpu_seconds']:8.0f}"
+            f" {value['open_seconds']:8.2f} {value['disk_bytes_per_vector']:11}"
             f" {value['resident_bytes_per_vector']:13} {'-' if text is None else f'{text:.2f}':>13}"
             f"  {', '.join(f'{k} {v}' for k, v in value['versions'].items())}"
         )
