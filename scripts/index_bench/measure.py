@@ -30,9 +30,9 @@ from index_bench.engine import Engine, make_engine
 WARM_UP = 30
 FIRST_RUNG = 4  # the first effort tried: what is too slow to search well is not asked much more than needed
 # What a slow search may take of a phase; figures say how many questions were asked.
-TUNING_SECONDS = 15
+TUNING_SECONDS = 10
 FEWEST = 50
-LONGER = 4  # times as long is spent at most to ask so many
+LONGER = 3  # times as long is spent at most to ask so many
 
 
 @dataclass(frozen=True)
@@ -111,17 +111,33 @@ def tuned(engine: Engine, data: Dataset, workload: Workload, target: float) -> C
     """None where the engine has no way for this workload."""
     training = data.queries(workload, "tuning")
     ladders = engine.strategies(workload.column)
-    choices = [least_effort(engine, data, training, name, ladder, target) for name, ladder in ladders.items()]
-    if not choices:
+    best: Choice | None = None
+    for name, ladder in ladders.items():
+        best = better(best, least_effort(engine, data, training, name, ladder, target, best))
+    if best is None:
         return None
-    reached = [choice for choice in choices if choice.reached]
-    best = min(reached, key=lambda c: c.milliseconds) if reached else max(choices, key=lambda c: c.recall)
     return confirmed(engine, data, data.queries(workload, "questions"), best, ladders[best.strategy], target)
 
 
+def better(one: Choice | None, other: Choice) -> Choice:
+    """The faster of those that reach the target; of two that do not, the more exact."""
+    if one is None or one.reached != other.reached:
+        return other if one is None or other.reached else one
+    if one.reached:
+        return min(one, other, key=lambda choice: choice.milliseconds)
+    return max(one, other, key=lambda choice: choice.recall)
+
+
 def least_effort(
-    engine: Engine, data: Dataset, queries: Queries, strategy: str, ladder: tuple[int, ...], target: float
+    engine: Engine,
+    data: Dataset,
+    queries: Queries,
+    strategy: str,
+    ladder: tuple[int, ...],
+    target: float,
+    rival: Choice | None,
 ) -> Choice:
+    """Given up as soon as an effort that is too small is slower than the rival: larger ones are slower still."""
     low, high, middle = 0, len(ladder) - 1, min(FIRST_RUNG, len(ladder) - 1)
     best = None
     while low <= high:
@@ -130,6 +146,8 @@ def least_effort(
             best, high = choice, middle - 1
         else:
             low, failed = middle + 1, choice
+            if rival is not None and rival.reached and choice.milliseconds > rival.milliseconds:
+                break
         middle = (low + high) // 2
     return best or failed
 
