@@ -19,6 +19,7 @@ from index.interface import (
     IngestReport,
     Ranking,
     Record,
+    ReembedReport,
     Report,
     Source,
     Splitting,
@@ -170,6 +171,11 @@ class IndexClient:
         )
         return wire.sync_report(found)
 
+    def reembed(
+        self, caller: Caller, collection: str, *, encoder: str | None = None, report: Report = silent
+    ) -> ReembedReport:
+        return ReembedReport(**self._call_long("reembed", caller, report, collection=collection, encoder=encoder))
+
     def set_access(
         self,
         caller: Caller,
@@ -183,6 +189,16 @@ class IndexClient:
 
     def remove(self, caller: Caller, collection: str, names: Sequence[str]) -> int:
         return int(self._call("remove", caller, collection=collection, names=names))
+
+    def remove_matching(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        names: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> int:
+        return int(self._call("remove_matching", caller, collection=collection, names=names, filters=filters))
 
     def search(
         self,
@@ -210,6 +226,16 @@ class IndexClient:
     ) -> DocumentText:
         found = self._call("document", caller, collection=collection, document_id=document_id, version=version)
         return wire.document_text(found)
+
+    def records(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        names: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> list[Record]:
+        return wire.records(self._call("records", caller, collection=collection, names=names, filters=filters))
 
     def _call(self, method: str, caller: Caller, **arguments: Any) -> Any:
         with self._reaching():

@@ -13,6 +13,8 @@ from local_llm.permissions import Caller
 
 # What `allow` may hold instead of principals: opens a document to its whole project.
 EVERYONE = "everyone"
+# The encoder of a collection that is bound to none: its records and queries bring vectors.
+EXTERNAL = "external"
 
 Report = Callable[[int, int, str], None]
 """Progress of long work: report(done, total, note), counted in documents."""
@@ -214,6 +216,13 @@ class SyncReport:
 
 
 @dataclass(frozen=True)
+class ReembedReport:
+    encoder: str
+    passages: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Embeddings:
     """vectors: [texts, dimension], rows of length 1. `truncated` texts were longer than the encoder reads."""
 
@@ -315,6 +324,16 @@ class Index(Protocol):
         Raises: InvalidInputError if a source's name does not begin with the scope.
         """
 
+    def reembed(
+        self, caller: Caller, collection: str, *, encoder: str | None = None, report: Report = silent
+    ) -> ReembedReport:
+        """Moves a collection to another encoder (None: that of the settings) while searches go on with the old one.
+
+        From one search to the next all passages are as the new encoder sees them. Progress counts passages.
+
+        Raises: ForbiddenError unless the caller is an admin.
+        """
+
     def set_access(
         self,
         caller: Caller,
@@ -328,6 +347,16 @@ class Index(Protocol):
 
     def remove(self, caller: Caller, collection: str, names: Sequence[str]) -> int:
         """Removes documents by name, all or none; returns how many."""
+
+    def remove_matching(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        names: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Removes the documents that records() would return, in one step; returns how many."""
 
     def search(
         self,
@@ -353,3 +382,16 @@ class Index(Protocol):
         self, caller: Caller, collection: str, document_id: str, version: int | None = None
     ) -> DocumentText:
         """Raises: NotFoundError also when `version` is given and another one has taken its place."""
+
+    def records(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        names: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> list[Record]:
+        """The documents of these names (None: of any) that pass the filter, in the order they were first added.
+
+        Names that the caller does not see are passed over. Vectors are not read: `vector` is None.
+        """

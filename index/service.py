@@ -18,8 +18,10 @@ from index.documents.split import Splitter
 from index.encoding.encoder import Encoder, fingerprint_of
 from index.ingestion.ingest import Ingestion, refuse_equal_names
 from index.ingestion.records import as_documents
+from index.ingestion.reembed import Reembedding
 from index.ingestion.sync import plan_sync
 from index.interface import (
+    EXTERNAL,
     CollectionInfo,
     CollectionStats,
     DocumentInfo,
@@ -28,6 +30,7 @@ from index.interface import (
     IngestReport,
     Ranking,
     Record,
+    ReembedReport,
     Report,
     SearchQuality,
     Source,
@@ -44,8 +47,6 @@ from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import Collection, State
 
-# A collection bound to no encoder: its records and queries bring vectors.
-EXTERNAL = "external"
 # Queries made of passages, to measure with while nobody asked: so many, of the middle third of a passage's words.
 SAMPLE_QUERIES = 200
 
@@ -235,6 +236,21 @@ class IndexService:
             store.remove(plan.to_remove, caller.sees)
         return replace(plan, ingest=ingest)
 
+    def reembed(
+        self, caller: Caller, collection: str, *, encoder: str | None = None, report: Report = silent
+    ) -> ReembedReport:
+        if caller.role != "admin":
+            raise ForbiddenError("only an admin may move a collection to another encoder")
+        row = self._registry.usable(caller, collection)
+        if row.encoder == EXTERNAL:
+            raise ConflictError(f"the collection {row.name!r} has no encoder: its records bring their vectors")
+        store, following = self._store(row), self.encoder(encoder)
+        if store.generation.fingerprint == following.fingerprint:
+            return ReembedReport(following.name, 0, 0.0)
+        outcome = Reembedding(store, following, report).run()
+        self._registry.update(row.id, {"encoder": following.name, "encoder_fingerprint": following.fingerprint})
+        return outcome
+
     def set_access(
         self,
         caller: Caller,
@@ -251,6 +267,17 @@ class IndexService:
     def remove(self, caller: Caller, collection: str, names: Sequence[str]) -> int:
         return self._store(self._registry.usable(caller, collection)).remove(names, caller.sees)
 
+    def remove_matching(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        names: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> int:
+        scope = _scope(caller, filters)
+        return self._store(self._registry.usable(caller, collection)).remove_matching(scope, names)
+
     # Passages out
 
     def search(
@@ -265,10 +292,16 @@ class IndexService:
     ) -> list[Hit]:
         if k < 1:
             raise InvalidInputError(f"k = {k}; expected 1 or more", param="k")
-        scope = Scope(caller.sees, None if filters is None else parse_filter(filters))
+        scope = _scope(caller, filters)
         row = self._registry.usable(caller, collection)
         store = self._store(row)
-        return store.search(row.name, self._query_vector(row, store, query), k, scope)
+        while True:
+            generation = store.generation
+            vector = self._query_vector(row, store, query)
+            hits = store.search(row.name, vector, k, scope)
+            # Else it was encoded for vectors that others took the place of: asked again, it is encoded for these.
+            if store.generation is generation:
+                return hits
 
     def documents(self, caller: Caller, collection: str) -> list[DocumentInfo]:
         return self._store(self._registry.get(caller, collection)).documents(caller.sees)
@@ -277,6 +310,17 @@ class IndexService:
         self, caller: Caller, collection: str, document_id: str, version: int | None = None
     ) -> DocumentText:
         return self._store(self._registry.get(caller, collection)).document(document_id, version, caller.sees)
+
+    def records(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        names: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> list[Record]:
+        scope = _scope(caller, filters)
+        return self._store(self._registry.get(caller, collection)).records(scope, names)
 
     # Below the surface
 
@@ -375,6 +419,11 @@ def _middle_third(text: str) -> str:
     words = text.split()
     third = len(words) // 3
     return " ".join(words[third : 2 * third] or words)
+
+
+def _scope(caller: Caller, filters: Mapping[str, Any] | None) -> Scope:
+    """Raises: InvalidInputError for a filter that is none."""
+    return Scope(caller.sees, None if filters is None else parse_filter(filters))
 
 
 def _access(allow: Sequence[str] | None, attributes: Mapping[str, Any] | None) -> Access:

@@ -36,11 +36,13 @@ METHODS = (
     "put",
     "set_access",
     "remove",
+    "remove_matching",
     "search",
     "documents",
     "document",
+    "records",
 )
-LONG_METHODS = ("add", "sync")
+LONG_METHODS = ("add", "sync", "reembed")
 
 Json = dict[str, Any]
 
@@ -97,6 +99,10 @@ def document_text(value: Json) -> DocumentText:
     return DocumentText(**{**value, "pages": tuple(Page(**page) for page in value["pages"])})
 
 
+def records(values: Sequence[Json]) -> list[Record]:
+    return [Record(**value) for value in values]
+
+
 def ingest_report(value: Json) -> IngestReport:
     return IngestReport(**{**value, "skipped": tuple(Skipped(**one) for one in value["skipped"])})
 
@@ -136,7 +142,7 @@ def _as_it_is(value: Any) -> Any:
 
 _READ: dict[str, Callable[[Any], Any]] = {
     "sources": lambda values: [Source(**{**value, "path": Path(value["path"])}) for value in values],
-    "records": lambda values: [Record(**value) for value in values],
+    "records": records,
     "ranking": lambda value: None if value is None else Ranking(**value),
     "splitting": lambda value: None if value is None else Splitting(**value),
 }

@@ -85,11 +85,18 @@ class IndexSettings(Section):
     """[index]: documents and retrieval."""
 
     encoder: str = Field("all-MiniLM-L6-v2", description="Name of the encoder in the model store.")
+    precision: Literal["auto", "float32", "int8"] = Field(
+        "auto",
+        description=(
+            "How the encoder computes. `auto`: int8 on a CPU if it was seen to rank as well, else float32; on a "
+            "GPU bfloat16. A collection stays with the precision it was built with."
+        ),
+    )
     chunk_tokens: int = Field(128, ge=16, description="Longest passage, in the encoder's tokens, title included.")
     overlap_tokens: int = Field(16, ge=0, description="Tokens that neighbouring passages share.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where encoder and FAISS run.")
     parse_timeout_seconds: float = Field(120, gt=0, description="Longest time one document may take to parse.")
-    structure: Literal["auto", "exact", "hnsw", "ivf"] = Field(
+    structure: Literal["auto", "exact", "ivf"] = Field(
         "auto", description="How vectors are searched; `auto`: by their number and the device."
     )
     target_recall: float = Field(

@@ -14,7 +14,7 @@ from index.collection.filters import Scalar
 from index.collection.scope import EVERYTHING, Scope
 from index.documents.parse import ParsedDocument
 from index.documents.split import Passage
-from index.interface import EVERYONE, DocumentInfo, DocumentText, Page
+from index.interface import EVERYONE, DocumentInfo, DocumentText, Page, Record
 from local_llm.errors import IntegrityError, NotFoundError
 from local_llm.identifiers import new_id, now
 from local_llm.permissions import Principals
@@ -237,6 +237,30 @@ def infos(database: Database, principals: Principals) -> list[DocumentInfo]:
         f"SELECT {_INFO} FROM documents WHERE {VISIBLE} ORDER BY name", principals=to_json(principals)
     )
     return [DocumentInfo(**{**row, **_access(row)}) for row in rows]
+
+
+def named(database: Database, names: Sequence[str]) -> list[int]:
+    """Numbers of the documents of these names that are there."""
+    rows = database.read(
+        "SELECT number FROM documents WHERE name IN (SELECT value FROM json_each(:names))",
+        names=to_json(list(names)),
+    )
+    return [row["number"] for row in rows]
+
+
+def records(database: Database, numbers: Sequence[int] | None, scope: Scope) -> list[Record]:
+    """Those of the documents (None: of all) that are there and within the scope, in the order of their numbers."""
+    source = "documents" if numbers is None else "json_each(:numbers) JOIN documents ON number = value"
+    rows = database.read(
+        f"SELECT number, name, title, allow, attributes, text FROM {source} ORDER BY number",
+        numbers=to_json(numbers),
+    )
+    found = [(row, _access(row)) for row in rows]
+    return [
+        Record(name=row["name"], text=row["text"], title=row["title"], attributes=access["attributes"])
+        for row, access in found
+        if scope.admits(access["allow"], access["attributes"])
+    ]
 
 
 def text_of(database: Database, identifier: str, version: int | None, principals: Principals) -> DocumentText:

@@ -46,14 +46,18 @@ def snapshot_folder(database: Database, generation: int) -> Path:
 
 def open_view(database: Database, generation: int, options: ViewOptions) -> VectorView:
     """Call it while nothing is written."""
-    view = VectorView.open(snapshot_folder(database, generation), options)
-    if view is None:
-        view = VectorView(options)
-    else:
-        view.remove(np.setdiff1d(view.ids(), live_passages(database).ids, assume_unique=True))
-    for ids, documents, vectors in vectors_after(database, generation, view.max_id, options.dimension):
-        view.add(ids, documents, vectors)
+    view = VectorView.open(snapshot_folder(database, generation), options) or VectorView(options)
+    catch_up(view, database, generation, options.dimension)
     return view
+
+
+def catch_up(view: VectorView, database: Database, generation: int, dimension: int) -> None:
+    """Takes what is gone out of the view, and what came since into it."""
+    known = view.ids()
+    if len(known):
+        view.remove(np.setdiff1d(known, live_passages(database).ids, assume_unique=True))
+    for ids, documents, vectors in vectors_after(database, generation, view.max_id, dimension):
+        view.add(ids, documents, vectors)
 
 
 def live_passages(database: Database) -> LivePassages:

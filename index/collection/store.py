@@ -17,9 +17,10 @@ from index.collection.catalog import Catalog
 from index.collection.database import Database, to_json
 from index.collection.documents import Access, Counts, Ids, NewDocument, StoredDocument, Vectors, Written
 from index.collection.filters import Scalar
-from index.collection.live_view import Generation, open_view, snapshot_folder
+from index.collection.live_view import Generation, catch_up, drop_snapshots, open_view, snapshot_folder
+from index.collection.next_generation import NextGeneration
 from index.collection.scope import Candidate, Scope
-from index.interface import DocumentInfo, DocumentText, Hit
+from index.interface import DocumentInfo, DocumentText, Hit, Record
 from index.vectors.view import VectorView, ViewOptions, ViewStats
 from local_llm.errors import InvalidInputError
 from local_llm.permissions import Principals
@@ -32,7 +33,7 @@ SNAPSHOT_PASSAGES = 2000
 SNAPSHOT_SHARE = 0.05
 LENGTH_TOLERANCE = 1e-3
 
-# The view is measured with recorded queries once there are so many, and again when it has grown by half.
+# The view is measured with recorded queries once there are so many, and again when they have grown by half.
 ENOUGH_QUERIES = 50
 GROWN = 1.5
 
@@ -51,12 +52,12 @@ class CollectionStore:
         self._options = options
         self._catalog = Catalog(self._database.iterate("SELECT number, allow FROM documents"), self._column)
         self._generation = self._active_generation()
-        self._view: VectorView | None = None
+        self._view = self._view_of(self._generation.number, self._generation.dimension)
         self._changed = 0  # passages that came or went since the last snapshot
         self._closed = False
-        self._measured_rows = 0  # how many there were when the view was last measured
+        self._recorded = self._database.read("SELECT count(*) AS queries FROM recorded_queries")[0]["queries"]
+        self._measured_queries = self._recorded  # recorded when the view was last measured with them
         self._asked: deque[Vectors] = deque(maxlen=MOST_RECORDED_QUERIES)
-        self._open_view()
 
     def close(self, *, snapshot: bool = True) -> None:
         """Leaves a snapshot behind if the last one is out of date, unless told not to."""
@@ -123,12 +124,17 @@ class CollectionStore:
                 self._forget(document.passage_ids)
         return len(gone)
 
+    def remove_matching(self, scope: Scope, names: Sequence[str] | None) -> int:
+        """Removes what records() would return, and nothing that comes meanwhile."""
+        with self._database.lock:
+            return self.remove([record.name for record in self.records(scope, names)], scope.principals)
+
     # Searching
 
     def nearest(self, query: Vectors, k: int, scope: Scope) -> list[Candidate]:
         """The k passages whose vectors are nearest to the query's (float32 [dimension]), by cosine, best first."""
         view = self._view
-        if view is None:
+        if view is None or view.options.dimension != len(query):  # of a generation that was just left
             return []
         allowed = self._catalog.allowed(scope.principals, scope.filter)
         scores, ids = view.search(query.reshape(1, -1), k, allowed)
@@ -167,6 +173,14 @@ class CollectionStore:
     def document(self, identifier: str, version: int | None, principals: Principals) -> DocumentText:
         """Raises: NotFoundError if it is not there, not visible, or of another version."""
         return rows.text_of(self._database, identifier, version, principals)
+
+    def records(self, scope: Scope, names: Sequence[str] | None) -> list[Record]:
+        """The documents of these names (None: of any) that are within the scope, in the order of their numbers."""
+        if names is not None:
+            return rows.records(self._database, rows.named(self._database, names), scope)
+        mask = self._catalog.allowed(scope.principals, scope.filter)
+        numbers = None if mask is None else np.flatnonzero(mask).tolist()
+        return rows.records(self._database, numbers, scope)
 
     def encoded(self, document: StoredDocument) -> dict[str, Vectors]:
         """What was encoded of a document, with its vectors: equal text need not be encoded again."""
@@ -211,16 +225,51 @@ class CollectionStore:
             self._changed = 0
             view.save(snapshot_folder(self._database, self._generation.number))
 
+    # Another encoder
+
+    def begin_generation(self, encoder: str, fingerprint: str) -> NextGeneration:
+        return NextGeneration(self._database, encoder, fingerprint)
+
+    def adopt(self, following: NextGeneration, complete: Callable[[], None]) -> None:
+        """Has searches use another generation from now on, and drops the one before.
+
+        Its vectors are read and its structure built beside the old ones, while searches go on; what changes
+        meanwhile is encoded by `complete` while nothing can change.
+        """
+        view = self._view_of(following.number, following.dimension)
+        while view is not None and view.maintain():
+            pass
+        with self._database.lock:
+            complete()
+            view = self._caught_up(view, following)
+            with self._database.transaction() as connection:
+                connection.execute("UPDATE generations SET active = 0 WHERE active")
+                connection.execute("UPDATE generations SET active = 1 WHERE number = ?", (following.number,))
+                connection.execute(f"DROP TABLE vectors_{self._generation.number}")
+                connection.execute("DELETE FROM generations WHERE NOT active")
+                connection.execute("DELETE FROM recorded_queries")
+            self._asked.clear()
+            self._view, self._generation = view, self._active_generation()
+            self._recorded = self._measured_queries = 0
+            self.save_view()
+            drop_snapshots(self._database, but=self._generation.number)
+
+    def _caught_up(self, view: VectorView | None, following: NextGeneration) -> VectorView | None:
+        dimension = following.dimension
+        if view is None or dimension is None:
+            return self._view_of(following.number, dimension)
+        catch_up(view, self._database, following.number, dimension)
+        return view
+
+    def _view_of(self, generation: int, dimension: int | None) -> VectorView | None:
+        """None while there is no vector."""
+        return None if dimension is None else open_view(self._database, generation, self._options(dimension))
+
     # Below the surface
 
     def _active_generation(self) -> Generation:
         found = self._database.read("SELECT number, encoder, fingerprint, dimension FROM generations WHERE active")
         return Generation(**found[0])
-
-    def _open_view(self) -> None:
-        if self._generation.dimension is not None:
-            options = self._options(self._generation.dimension)
-            self._view = open_view(self._database, self._generation.number, options)
 
     def _column(self, key: str) -> Iterator[tuple[int, Scalar]]:
         query = "SELECT number, value, type FROM documents, json_each(attributes) WHERE key = :key"
@@ -244,7 +293,7 @@ class CollectionStore:
             self._catalog.put(one.number, one.allow_json, one.attributes)
         if self._view is None:
             self._generation = self._active_generation()
-            self._open_view()
+            self._view = self._view_of(self._generation.number, self._generation.dimension)
             return
         self._view.add(
             np.concatenate([one.passages for one in written]),
@@ -291,21 +340,23 @@ class CollectionStore:
                 "DELETE FROM recorded_queries WHERE id <= (SELECT max(id) FROM recorded_queries) - ?",
                 (MOST_RECORDED_QUERIES,),
             )
+        self._recorded = min(self._recorded + len(asked), MOST_RECORDED_QUERIES)
 
     def _measure(self, sample: Sample) -> None:
-        """Measures the view, and has it tuned, when it has become another since: built, or grown by half."""
-        stats = self.view_stats()
-        if stats is None or stats.effort is None:  # exact: there is nothing to tune
+        """Gives a view that approximates queries to be tuned with: better ones as soon as there are."""
+        view = self._view
+        if view is None or view.stats().effort is None:  # exact: there is nothing to tune
             return
-        if stats.recall is not None and stats.rows < GROWN * self._measured_rows:
+        if self._recorded >= ENOUGH_QUERIES and (
+            view.questions_source != "queries" or self._recorded >= GROWN * self._measured_queries
+        ):
+            self._measured_queries = self._recorded
+            view.measure(self._recorded_queries(), "queries")
+        elif view.questions_source is None:
+            view.measure(sample(self), "passages")
+        else:
             return
-        recorded = self._recorded_queries()
-        asked = len(recorded) >= ENOUGH_QUERIES
-        queries = recorded if asked else sample(self)
-        if self._view is not None and len(queries):
-            self._view.measure(queries, "queries" if asked else "passages")
-            self._measured_rows = stats.rows
-            self._changed += 1  # the snapshot has another effort now
+        self._changed += 1  # the snapshot has another effort
 
     def _recorded_queries(self) -> Vectors:
         rows_ = self._database.read("SELECT vector FROM recorded_queries ORDER BY id DESC")

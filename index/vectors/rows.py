@@ -46,11 +46,12 @@ class RowStore:
         self.dead = 0
 
     @classmethod
-    def of(cls, vectors: Vectors, ids: Ids, groups: Groups, live: Mask) -> "RowStore":
-        """Takes over arrays of n rows without a copy."""
-        store = cls(vectors.shape[1], 0)
-        store._buffers = store.rows = Rows(vectors, ids, groups, live)
-        store.dead = len(ids) - int(np.count_nonzero(live))
+    def of(cls, rows: Rows) -> "RowStore":
+        """A copy, live or not."""
+        store = cls(rows.vectors.shape[1], capacity_for(len(rows)))
+        store.append(rows.ids, rows.groups, rows.vectors)
+        store.rows.live[:] = rows.live
+        store.dead = len(rows) - int(np.count_nonzero(rows.live))
         return store
 
     def append(self, ids: Ids, groups: Groups, vectors: Vectors) -> None:
@@ -78,12 +79,17 @@ class RowStore:
 
     def _grow(self, needed: int) -> None:
         rows = self.rows
-        capacity = max(needed, 2 * len(self._buffers), SMALLEST_CAPACITY)
+        capacity = max(needed, 2 * len(self._buffers))
         grown = _buffers(rows.vectors.shape[1], capacity)
         for old, new in zip(_arrays(rows), _arrays(grown), strict=True):
             new[: len(rows)] = old
         self._buffers = grown
         self.rows = _first(grown, len(rows))
+
+
+def capacity_for(rows: int) -> int:
+    """With room to grow before anything must be copied; what is not written to takes no memory."""
+    return rows + rows // 4 + SMALLEST_CAPACITY
 
 
 def _buffers(dimension: int, capacity: int) -> Rows:

@@ -9,7 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.vectors import brute_force
-from index.vectors.filters import visible_rows
+from index.vectors.brute_force import RowNumbers
+from index.vectors.device_rows import device_for
+from index.vectors.effort import Effort
+from index.vectors.generation import Generation, Tuning
+from index.vectors.inverted_lists import InvertedLists
 from index.vectors.rows import (
     Ids,
     Mask,
@@ -21,11 +25,14 @@ from index.vectors.rows import (
     checked_vectors,
 )
 from index.vectors.snapshot import read_snapshot, written_snapshot
+from index.vectors.threads import use_threads
+from index.vectors.upkeep import MEASURED_QUERIES, Job, copy_rows, next_job, questions_among, tuned
 from local_llm.errors import IntegrityError, InvalidInputError
 
 Device = Literal["auto", "cpu", "cuda"]
-Structure = Literal["auto", "exact", "hnsw", "ivf"]
+Structure = Literal["auto", "exact", "ivf", "flat16"]
 QuerySource = Literal["queries", "passages"]
+DONE = object()
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,18 @@ class ViewStats:
     bytes: int
     recall: float | None
     recall_queries: int
-    recall_source: QuerySource | None
+    recall_source: str | None
     target_recall: float
     effort: int | None
     below_target: bool
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What the effort is tuned on. vectors: float32 [queries, dimension]."""
+
+    vectors: Vectors
+    source: QuerySource
 
 
 class VectorView:
@@ -65,9 +80,12 @@ class VectorView:
     def __init__(self, options: ViewOptions):
         self.options = options
         self._max_id = -1
-        self._store = RowStore(options.dimension)
-        self._changing = threading.Lock()  # held by whoever changes rows
-        self._maintaining = threading.Lock()  # held by whoever changes, tunes or saves the structure
+        self._generation = Generation(RowStore(options.dimension))
+        self._changing = threading.Lock()  # held by whoever changes rows or replaces the generation
+        self._maintaining = threading.Lock()  # held by whoever builds, tunes or saves
+        self._job: Job | None = None
+        self._device = device_for(options.device)
+        self._questions: Questions | None = None
 
     # Changing
 
@@ -82,13 +100,13 @@ class VectorView:
         with self._changing:
             ids = checked_ids(ids, self._max_id, len(vectors))
             if len(ids):
-                self._store.append(ids, groups, vectors)
+                self._generation.store.append(ids, groups, vectors)
                 self._max_id = int(ids[-1])
 
     def remove(self, ids: Ids) -> None:
         """On return they are never returned again. Ids that are not there are passed over."""
         with self._changing:
-            self._store.strike_out(np.asarray(ids, np.int64))
+            self._generation.strike_out(np.asarray(ids, np.int64))
 
     # Searching
 
@@ -96,35 +114,74 @@ class VectorView:
         """The k nearest live rows of documents that are allowed (None: of all), best first.
 
         queries: float32 [queries, dimension], rows of length 1; allowed: bool [documents]: a row of a document
-        without an entry is not returned.
+        without an entry is not returned. An array that nobody can write to (`allowed.setflags(write=False)`) is
+        translated into rows once, and again only after rows were added: hand in the same array for the same filter.
 
         Returns: scores float32 and ids int64 [queries, found], found <= k; where one query found less than
         another, -inf and -1 fill its line.
         """
-        return self.search_exact(queries, k, allowed)
+        queries = self._checked_queries(queries, k, allowed)
+        use_threads(len(queries))
+        generation = self._generation
+        return _with_ids(generation, generation.search(queries, k, allowed))
 
     def search_exact(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Vectors, Ids]:
         """As `search`, by scoring every row: what it is measured against."""
-        queries = self._checked_queries(queries, k)
-        rows = self._store.rows
-        # Counted before the rows are looked at: a row that dies in between is struck out all the same.
-        chosen = None if allowed is None and not self._store.dead else visible_rows(rows, allowed)
-        return _with_ids(rows, brute_force.nearest(queries, rows.vectors, k, chosen))
+        queries = self._checked_queries(queries, k, allowed)
+        use_threads(len(queries))
+        generation = self._generation
+        return _with_ids(generation, generation.search_exact(queries, k, allowed))
 
-    def _checked_queries(self, queries: Vectors, k: int) -> Vectors:
+    def _checked_queries(self, queries: Vectors, k: int, allowed: Mask | None) -> Vectors:
         if k < 1:
             raise InvalidInputError(f"k = {k}; expected 1 or more", param="k")
+        # Numbers would be taken for positions, and show what they should hide.
+        if allowed is not None and (allowed.dtype != np.bool_ or allowed.ndim != 1):
+            raise InvalidInputError(f"a filter of {allowed.dtype} {list(allowed.shape)}; expected bool [documents]")
         return checked_vectors(queries, self.options.dimension, "queries")
 
     # Upkeep
 
     def maintain(self) -> bool:
         """One bounded step of upkeep, while searches and changes go on. Returns: whether more is left."""
-        return False
+        with self._maintaining:
+            use_threads(None)
+            job = self._job or self._next_job()
+            self._job = None  # a step that fails ends the job; it begins anew
+            if job is None:
+                return False
+            if next(job, DONE) is not DONE:
+                self._job = job
+            return self._job is not None or self._next_job() is not None
 
-    def measure(self, queries: Vectors, source: QuerySource) -> None:  # noqa: ARG002
-        """Measures recall@10 against exact search and tunes the effort of a search to the target."""
-        self._checked_queries(queries, 1)
+    def measure(self, queries: Vectors, source: QuerySource) -> None:
+        """Measures recall@10 against exact search and tunes the effort of a search to the target.
+
+        queries: float32 [queries, dimension], of which the first 500 are used; they are kept, in snapshots too,
+        and asked again when the structure is built anew.
+        """
+        queries = self._checked_queries(queries, 1, None)[:MEASURED_QUERIES]
+        with self._maintaining:
+            use_threads(None)
+            self._questions = Questions(queries, source) if len(queries) else None
+            self._generation.tuning = self._tuning_of(self._generation)
+
+    def _next_job(self) -> Job | None:
+        return next_job(self._generation, self.options.structure, self._device, self._publish, self._tuning_of)
+
+    def _tuning_of(self, generation: Generation) -> Tuning:
+        target, asked = self.options.target_recall, self._questions
+        if asked is None:
+            return tuned(generation, questions_among(generation.store.rows), "passages", target, own=True)
+        return tuned(generation, asked.vectors, asked.source, target)
+
+    def _publish(self, built: Generation, kept: RowNumbers | None) -> None:
+        """kept: the rows of the present generation that `built` began as a copy of; None: it has the same rows."""
+        with self._changing:
+            old = self._generation
+            if kept is not None:
+                _catch_up(built, old, kept)
+            self._generation = built
 
     # On the disk
 
@@ -132,11 +189,23 @@ class VectorView:
         """Publishes a snapshot in `folder`, in place of the one there: a power cut leaves either."""
         with self._maintaining:
             with self._changing:
-                rows, max_id = self._store.rows, self._max_id
+                generation, max_id = self._generation, self._max_id
+                rows = generation.store.rows
                 live = rows.live.copy()
-            facts = {"options": asdict(self.options), "rows": len(rows), "max_id": max_id}
+            facts = {
+                "options": asdict(self.options),
+                "max_id": max_id,
+                "tuning": asdict(generation.tuning),
+                "trained_rows": generation.trained_rows,
+                "lists": generation.lists is not None,
+                "questions": self._questions and self._questions.source,
+            }
             with written_snapshot(folder, facts) as staging:
                 _save_rows(staging, rows, live)
+                if generation.lists is not None:
+                    generation.lists.save(staging)
+                if self._questions is not None:
+                    np.save(staging / "questions.npy", self._questions.vectors, allow_pickle=False)
 
     @classmethod
     def open(cls, folder: Path, options: ViewOptions) -> "VectorView | None":
@@ -147,12 +216,26 @@ class VectorView:
             return None
         if snapshot is None or snapshot.facts["options"] != asdict(options):
             return None
+        facts, place = snapshot.facts, snapshot.folder
+        try:
+            lists = InvertedLists.load(place) if facts["lists"] else None
+        except RuntimeError:  # written by another FAISS
+            return None
         view = cls(options)
-        view._store = RowStore.of(*_load_rows(snapshot.folder))
-        view._max_id = snapshot.facts["max_id"]
+        view._max_id = facts["max_id"]
+        view._generation = Generation(
+            RowStore.of(_load_rows(place)), lists, _tuning_from(facts["tuning"]), facts["trained_rows"]
+        )
+        if facts["questions"]:
+            view._questions = Questions(np.load(place / "questions.npy", allow_pickle=False), facts["questions"])
         return view
 
     # What is there
+
+    @property
+    def questions_source(self) -> QuerySource | None:
+        """Of the questions that measure() was given; None: the effort is tuned on rows of the view itself."""
+        return self._questions.source if self._questions else None
 
     @property
     def max_id(self) -> int:
@@ -161,30 +244,51 @@ class VectorView:
 
     def ids(self) -> Ids:
         """Of the live rows, ascending."""
-        rows = self._store.rows
+        rows = self._generation.store.rows
         return rows.ids[rows.live]
 
     def stats(self) -> ViewStats:
         with self._changing:
-            rows, dead = self._store.rows, self._store.dead
+            generation = self._generation
+            rows, dead = generation.store.rows, generation.store.dead
+        lists, tuning, target = generation.lists, generation.tuning, self.options.target_recall
+        on_device = generation.device_rows
+        measured = tuning.recall if lists else 1.0
         return ViewStats(
-            structure="exact",
+            structure="ivf" if lists else "flat16" if on_device else "exact",
             rows=len(rows) - dead,
-            tail=0,
+            tail=generation.tail if lists or on_device else 0,
             tombstones=dead,
-            bytes=rows.nbytes,
-            recall=1.0,
-            recall_queries=0,
-            recall_source=None,
-            target_recall=self.options.target_recall,
-            effort=None,
-            below_target=False,
+            bytes=rows.nbytes + (lists.nbytes if lists else 0),
+            recall=measured,
+            recall_queries=tuning.queries,
+            recall_source=tuning.source,
+            target_recall=target,
+            effort=tuning.effort.probes[0] if lists else None,
+            below_target=measured is not None and measured < target,
         )
 
 
-def _with_ids(rows: Rows, found: brute_force.Found) -> tuple[Vectors, Ids]:
-    scores, places = found
-    return scores, np.where(places < 0, -1, rows.ids[places])
+def _catch_up(built: Generation, old: Generation, kept: RowNumbers) -> None:
+    """What changed while the copy was made: rows that died, rows that came (after the last of the copied)."""
+    rows = old.store.rows
+    built.store.strike_out(rows.ids[kept[~rows.live[kept]]])
+    last = built.store.rows.ids[-1] if len(kept) else -1
+    start = int(np.searchsorted(rows.ids, last, side="right"))
+    copy_rows(rows, start + np.flatnonzero(rows.live[start:]), built.store)
+
+
+def _tuning_from(facts: dict[str, Any]) -> Tuning:
+    effort = Effort(tuple(facts["effort"]["probes"]), facts["effort"]["candidates"])
+    return Tuning(effort, facts["recall"], facts["queries"], facts["source"], facts["rows"])
+
+
+def _with_ids(generation: Generation, found: brute_force.Found) -> tuple[Vectors, Ids]:
+    scores, rows = found
+    ids = generation.store.rows.ids[rows]
+    if len(rows) > 1:
+        ids[rows < 0] = -1
+    return scores, ids
 
 
 def _save_rows(folder: Path, rows: Rows, live: Mask) -> None:
@@ -192,7 +296,6 @@ def _save_rows(folder: Path, rows: Rows, live: Mask) -> None:
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
 
-def _load_rows(folder: Path) -> tuple[Any, ...]:
-    return tuple(
-        np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("vectors", "ids", "groups", "live")
-    )
+def _load_rows(folder: Path) -> Rows:
+    names = ("vectors", "ids", "groups", "live")
+    return Rows(*(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names))

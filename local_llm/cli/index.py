@@ -117,6 +117,25 @@ def sync(
     emit(asdict(done), text, as_json=as_json)
 
 
+@app.command("reembed")
+def reembed(
+    context: typer.Context,
+    name: Collection,
+    encoder: Annotated[
+        str | None, typer.Option(help="An encoder of the model store; default: index.encoder.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Moves a collection to another encoder; searches go on with the old one until all is done."""
+    from index.access import open_index
+
+    box: CommandContext = context.obj
+    with open_index(box.settings, box.state) as index, progress_bar("encoding") as bar:
+        done = index.reembed(box.caller, name, encoder=encoder, report=bar)
+    text = f"{name} is encoded by {done.encoder}: {done.passages} passages, {done.seconds:.1f} s"
+    emit(asdict(done), text, as_json=as_json)
+
+
 @app.command("remove")
 def remove(
     context: typer.Context,

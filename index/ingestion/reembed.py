@@ -1,0 +1,71 @@
+"""All passages of a collection encoded anew by another encoder, while searches go on with the one they have."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import perf_counter
+
+from index.collection.next_generation import Lacking, NextGeneration
+from index.collection.store import CollectionStore
+from index.documents.split import Passage
+from index.encoding.encoder import Encoder, Vectors
+from index.ingestion.ingest import GROUP_PASSAGES, encode_by_length
+from index.interface import ReembedReport, Report
+
+# Documents looked up at a time; a group of them is encoded once it has passages enough.
+BLOCK_DOCUMENTS = 64
+
+
+@dataclass
+class Reembedding:
+    """`run` may be called once. A run cut off leaves searches as they are; the next one goes on from there."""
+
+    store: CollectionStore
+    encoder: Encoder
+    report: Report
+
+    def run(self) -> ReembedReport:
+        started = perf_counter()
+        following = self.store.begin_generation(self.encoder.name, self.encoder.fingerprint)
+        total = self.store.counts(None).passages
+        self.report(following.passages(), total, "")
+        for documents in _groups(following):
+            self._encode(following, documents)
+            self.report(min(total, following.passages()), total, "")
+        self.store.adopt(following, lambda: self._complete(following))
+        return ReembedReport(self.encoder.name, self.store.counts(None).passages, perf_counter() - started)
+
+    def _complete(self, following: NextGeneration) -> None:
+        for documents in _groups(following):
+            self._encode(following, documents)
+
+    def _encode(self, following: NextGeneration, documents: list[Lacking]) -> None:
+        texts = [text for document in documents for text in document.texts]
+        vectors = encode_by_length(self.encoder, [_as_passage(text, self.encoder) for text in texts])
+        following.write(documents, list(_by_document(documents, vectors)))
+
+
+def _groups(following: NextGeneration) -> Iterator[list[Lacking]]:
+    """What is lacking, in groups worth encoding together, until nothing is."""
+    group: list[Lacking] = []
+    after = 0
+    while documents := following.lacking(BLOCK_DOCUMENTS, after=after):
+        after = documents[-1].number
+        group += documents
+        if sum(len(document.texts) for document in group) >= GROUP_PASSAGES:
+            yield group
+            group = []
+    if group:
+        yield group
+    if after:  # documents may have been replaced behind the one looked at last
+        yield from _groups(following)
+
+
+def _by_document(documents: list[Lacking], vectors: Vectors) -> Iterator[Vectors]:
+    at = 0
+    for document in documents:
+        yield vectors[at : at + len(document.texts)]
+        at += len(document.texts)
+
+
+def _as_passage(text: str, encoder: Encoder) -> Passage:
+    return Passage(start=0, end=len(text), page=None, heading="", encoded=text, tokens=encoder.count_tokens(text))
