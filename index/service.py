@@ -39,6 +39,9 @@ from index.interface import (
     silent,
 )
 from index.open_stores import OpenStores
+from index.ranking.rerankers import Load as LoadReranker
+from index.ranking.rerankers import Rerankers, load_reranker
+from index.ranking.search import RankedSearch
 from index.registry import CollectionRegistry, info_of
 from local_llm import ledger
 from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError
@@ -54,13 +57,14 @@ SAMPLE_QUERIES = 200
 class IndexService:
     """See `index.interface.Index` for what each method promises. Methods may be called from several threads."""
 
-    def __init__(self, settings: Settings, state: State):
+    def __init__(self, settings: Settings, state: State, load_reranker: LoadReranker = load_reranker):
         self._settings = settings
         self._state = state
         self._registry = CollectionRegistry(settings, state)
         self._stores = OpenStores(settings.index, self._sample_queries)
         self._encoders: dict[str, Encoder] = {}
         self._encoder_lock = threading.Lock()
+        self._rerankers = Rerankers(ModelStore(settings.place.models), settings.index.device, load_reranker)
 
     def close(self) -> None:
         self._stores.close_all()
@@ -134,6 +138,8 @@ class IndexService:
         ranking: Ranking | None = None,
     ) -> CollectionInfo:
         row = self._registry.get(caller, collection)
+        if ranking is not None and ranking.reranker:
+            self._rerankers.check(ranking.reranker)
         values: dict[str, Any] = {
             "title": title,
             "labels": None if metadata is None else dict(metadata),
@@ -288,17 +294,24 @@ class IndexService:
         k: int = 5,
         *,
         filters: Mapping[str, Any] | None = None,
-        ranking: Ranking | None = None,  # noqa: ARG002
+        ranking: Ranking | None = None,
     ) -> list[Hit]:
         if k < 1:
             raise InvalidInputError(f"k = {k}; expected 1 or more", param="k")
         scope = _scope(caller, filters)
         row = self._registry.usable(caller, collection)
         store = self._store(row)
+        chosen = Ranking(**row.ranking) if ranking is None else ranking
+        text = query if isinstance(query, str) else ""
+        if not text and (chosen.lexical or chosen.reranker):
+            raise InvalidInputError(
+                "a vector has no words: it cannot be ranked by them or a reranker", param="query"
+            )
+        scores = self._rerankers.get(chosen.reranker) if chosen.reranker else None
         while True:
             generation = store.generation
             vector = self._query_vector(row, store, query)
-            hits = store.search(row.name, vector, k, scope)
+            hits = RankedSearch(store, row.name, scope, chosen, text, vector, scores).run(k)
             # Else it was encoded for vectors that others took the place of: asked again, it is encoded for these.
             if store.generation is generation:
                 return hits

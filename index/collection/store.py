@@ -20,6 +20,7 @@ from index.collection.filters import Scalar
 from index.collection.live_view import Generation, catch_up, drop_snapshots, open_view, snapshot_folder
 from index.collection.next_generation import NextGeneration
 from index.collection.scope import Candidate, Scope
+from index.collection.words import Words
 from index.interface import DocumentInfo, DocumentText, Hit, Record
 from index.vectors.view import VectorView, ViewOptions, ViewStats
 from local_llm.errors import InvalidInputError
@@ -51,6 +52,7 @@ class CollectionStore:
         self._database = Database(path)
         self._options = options
         self._catalog = Catalog(self._database.iterate("SELECT number, allow FROM documents"), self._column)
+        self._words = Words(self._database)
         self._generation = self._active_generation()
         self._view = self._view_of(self._generation.number, self._generation.dimension)
         self._changed = 0  # passages that came or went since the last snapshot
@@ -119,6 +121,7 @@ class CollectionStore:
             with self._database.transaction() as connection:
                 for document in gone:
                     rows.delete_document(connection, document)
+            self._words.forget(document.number for document in gone)
             for document in gone:
                 self._catalog.drop(document.number)
                 self._forget(document.passage_ids)
@@ -144,6 +147,10 @@ class CollectionStore:
             if identifier >= 0
         ]
 
+    def matching(self, text: str, k: int, scope: Scope) -> list[Candidate]:
+        """The k passages that match the words of a text best, by BM25 among the passages within the scope."""
+        return self._words.best(text, k, self._catalog.allowed(scope.principals, scope.filter))
+
     def search(self, collection: str, query: Vectors, k: int, scope: Scope) -> list[Hit]:
         """query: float32 [dimension]. Only passages within the scope are ranked."""
         return self.consistent(collection, scope, lambda: self.nearest(query, k, scope))
@@ -152,11 +159,24 @@ class CollectionStore:
         """What `find` finds, as the database has it. If it has something else by now, `find` is asked again."""
         for _ in range(ATTEMPTS):
             candidates = find()
-            hits = self._hits(collection, candidates, scope)
+            hits = self.current(collection, candidates, scope)
             if len(hits) == len(candidates):
                 return hits
         with self._database.lock:
-            return self._hits(collection, find(), scope)
+            return self.current(collection, find(), scope)
+
+    def current(self, collection: str, candidates: Sequence[Candidate], scope: Scope) -> list[Hit]:
+        """Those of the candidates that the database has within the scope, as it has them, in their order."""
+        found = rows.hit_rows(self._database, [one.passage_id for one in candidates], scope)
+        return [
+            Hit(collection=collection, score=one.score, **found[one.passage_id])
+            for one in candidates
+            if one.passage_id in found
+        ]
+
+    def text_between(self, passage_id: int, start: int, end: int) -> str | None:
+        """Characters [start, end) of the text that this passage is of; None if there is no such passage."""
+        return rows.text_between(self._database, passage_id, start, end)
 
     def record_query(self, query: Vectors) -> None:
         """Remembers a question's vector for measuring; on the disk with the next maintenance."""
@@ -318,14 +338,6 @@ class CollectionStore:
                 (to_json(allow), to_json(attributes), old.number),
             )
         self._catalog.put(old.number, to_json(allow), attributes)
-
-    def _hits(self, collection: str, candidates: Sequence[Candidate], scope: Scope) -> list[Hit]:
-        found = rows.hit_rows(self._database, [one.passage_id for one in candidates], scope)
-        return [
-            Hit(collection=collection, score=one.score, **found[one.passage_id])
-            for one in candidates
-            if one.passage_id in found
-        ]
 
     def _write_recorded(self) -> None:
         asked = [self._asked.popleft() for _ in range(len(self._asked))]
