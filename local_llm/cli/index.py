@@ -11,6 +11,7 @@ from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.index_evaluate import evaluate
 from local_llm.cli.output import emit, emit_table, progress_bar, talk
 from local_llm.errors import InvalidInputError
+from local_llm.models import ModelStore
 from local_llm.permissions import Caller
 
 app = typer.Typer(no_args_is_help=True, help="Collections of documents: create, add, sync, search.")
@@ -30,19 +31,19 @@ SHOWN_CHARACTERS = 120
 def create(
     context: typer.Context,
     name: str,
-    lexical: Annotated[bool, typer.Option("--lexical", help="Rank by words (BM25) as well as by vectors.")] = False,
-    reranker: Annotated[
-        str | None, typer.Option(help="A cross-encoder of the model store that ranks anew.")
-    ] = None,
+    lexical: Annotated[bool, typer.Option("--lexical", help="Rank by words (BM25) as well.")] = False,
+    reranker: Annotated[str | None, typer.Option(help="A cross-encoder of the model store.")] = None,
     merged: Annotated[bool, typer.Option("--merged", help="Make neighbouring and equal passages one hit.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Creates an empty collection, bound to the encoder of the settings. `evaluate` tells which parts to rank by."""
+    """Creates an empty collection, bound to the encoder of the settings; `evaluate` tells what to rank by."""
     from index.access import open_index
     from index.interface import Ranking
 
     box: CommandContext = context.obj
     ranking = Ranking(lexical=lexical, reranker=reranker, merged=merged)
+    if reranker is not None:
+        ModelStore(box.settings.place.models).get(reranker, "reranker")  # before there is a collection
     with open_index(box.settings, box.state) as index:
         made = index.create(box.caller, name)
         if ranking != made.ranking:
