@@ -2,8 +2,8 @@
 
     python scripts/bench_ranking.py DATA --work FOLDER --documents 4000
 
-DATA holds documents.jsonl (id, title, text) and questions.test.jsonl (question, and document_ids or document_id), as
-our cuts of MedQuAD and XQuAD do. Documents become Markdown files, `# title` before the text, and go in as a user's
+DATA holds documents.jsonl (id, title, text) and questions.test.jsonl (question, and document_ids or document_id),
+as our cuts of MedQuAD and XQuAD do. Documents become Markdown files, `# title` before the text, and go in as a user's
 would; FOLDER keeps the collection for the next run. `--documents N`: the test questions' own documents, and others
 drawn at random up to N. Only test questions are asked. Prints what `local-llm index evaluate` prints, and a line of
 JSON. Times are those of single searches one after the other, the question's encoding included.
@@ -107,7 +107,7 @@ def main() -> None:
     print(f"{stats.documents} documents, {stats.passages} passages, {found.questions} questions")
     print_tables(found)
     facts = {"data": options.data.name, "documents": stats.documents, "passages": stats.passages}
-    print(json.dumps(facts | facts_of(found, read) | {"hardware": json.loads(this_hardware().to_json())}))
+    print(json.dumps(facts | facts_of(found, read) | {"hardware": this_hardware().to_json()}))
 
 
 if __name__ == "__main__":

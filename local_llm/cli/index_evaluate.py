@@ -90,15 +90,15 @@ def _drawn(questions: "Sequence[Question]", sample: int | None) -> "Sequence[Que
 
 
 def _tell_left_out(read: "Questions", asked: int) -> None:
-    talk(f"{asked} questions are asked")
-    for count, what in (
-        (read.duplicates, "questions left out that were there before"),
-        (read.without_document, "questions left out that name no document of the collection"),
-        (read.unknown, "documents named that the collection does not have"),
-        (len(read.asked) - asked, "questions not drawn"),
+    for what, count in (
+        ("questions asked", asked),
+        ("questions left out, asked before", read.duplicates),
+        ("questions left out, naming no document of the collection", read.without_document),
+        ("questions left out, not drawn", len(read.asked) - asked),
+        ("documents named that the collection does not have", read.unknown),
     ):
         if count:
-            talk(f"{count} {what}")
+            talk(f"{what}: {count}")
 
 
 def _ranking_row(one: "Measured") -> dict[str, Any]:
