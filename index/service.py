@@ -42,10 +42,14 @@ from index.interface import (
     silent,
 )
 from index.open_stores import OpenStores, UpkeepPolicy
+from index.ranking.rerankers import Load as LoadReranker
+from index.ranking.rerankers import Rerankers, load_reranker
+from index.ranking.search import RankedSearch
 from index.registry import CollectionRegistry, info_of
 from local_llm import ledger
 from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError
 from local_llm.files import FileStore
+from local_llm.models import ModelStore
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import Collection, State
@@ -59,12 +63,19 @@ SAMPLE_QUERIES = 200
 class IndexService:
     """See `index.interface.Index` for what each method promises. Methods may be called from several threads."""
 
-    def __init__(self, settings: Settings, state: State, upkeep: UpkeepPolicy | None = None):
+    def __init__(
+        self,
+        settings: Settings,
+        state: State,
+        upkeep: UpkeepPolicy | None = None,
+        load_reranker: LoadReranker = load_reranker,
+    ):
         self._settings = settings
         self._state = state
         self._registry = CollectionRegistry(settings, state)
         self._stores = OpenStores(settings.index, self._sample_queries, upkeep)
         self._encoders = Encoders(settings)
+        self._rerankers = Rerankers(ModelStore(settings.place.models), settings.index.device, load_reranker)
         self._uploads = FileStore(settings, state)
         self._worker = AttachmentWorker(
             self._uploads, self._registry, self._stores, self._store, self._ingest_attached
@@ -161,6 +172,8 @@ class IndexService:
         ranking: Ranking | None = None,
     ) -> CollectionInfo:
         row = self._registry.get(caller, collection)
+        if ranking is not None and ranking.reranker:
+            self._rerankers.check(ranking.reranker)
         values: dict[str, Any] = {
             "title": title,
             "labels": None if metadata is None else dict(metadata),
@@ -309,17 +322,24 @@ class IndexService:
         k: int = 5,
         *,
         filters: Mapping[str, Any] | None = None,
-        ranking: Ranking | None = None,  # noqa: ARG002
+        ranking: Ranking | None = None,
     ) -> list[Hit]:
         if k < 1:
             raise InvalidInputError(f"k = {k}; expected 1 or more", param="k")
         scope = _scope(caller, filters)
         row = self._registry.usable(caller, collection)
         store = self._store(row)
+        chosen = Ranking(**row.ranking) if ranking is None else ranking
+        text = query if isinstance(query, str) else ""
+        if not text and (chosen.lexical or chosen.reranker):
+            raise InvalidInputError(
+                "a vector has no words: it cannot be ranked by them or a reranker", param="query"
+            )
+        scores = self._rerankers.get(chosen.reranker) if chosen.reranker else None
         while True:
             generation = store.generation
             vector = self._query_vector(row, store, query)
-            hits = store.search(row.name, vector, k, scope)
+            hits = RankedSearch(store, row.name, scope, chosen, text, vector, scores).run(k)
             # Else it was encoded for vectors that others took the place of: asked again, it is encoded for these.
             if store.generation is generation:
                 return hits

@@ -311,6 +311,18 @@ def hit_rows(database: Database, ids: Sequence[int], scope: Scope) -> dict[int, 
     return found
 
 
+def text_between(database: Database, passage_id: int, start: int, end: int) -> str | None:
+    """Characters [start, end) of the text that a passage is of; None if there is no such passage."""
+    rows = database.read(
+        """SELECT substr(text, :start + 1, :end - :start) AS text
+        FROM passages AS p JOIN documents AS d ON d.number = p.document WHERE p.id = :id""",
+        id=passage_id,
+        start=start,
+        end=end,
+    )
+    return rows[0]["text"] if rows else None
+
+
 def encoded_passages(database: Database, number: int) -> list[str]:
     """What was encoded of a document, in order."""
     rows = database.read(

@@ -51,6 +51,10 @@ CREATE INDEX passages_by_document ON passages (document);
 -- told with the words that it holds.
 CREATE VIRTUAL TABLE words USING fts5 (text, content = '', tokenize = 'porter unicode61 remove_diacritics 2');
 
+-- Views of it: a row for each occurrence of a word, in the order of the passages; and how often each word occurs.
+CREATE VIRTUAL TABLE word_occurrences USING fts5vocab (words, instance);
+CREATE VIRTUAL TABLE word_counts USING fts5vocab (words, row);
+
 -- A generation is all passages as one encoder sees them. Its vectors are in a table vectors_NUMBER of its own,
 -- which goes at once when another generation takes its place.
 CREATE TABLE generations (
