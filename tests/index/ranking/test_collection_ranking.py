@@ -78,7 +78,7 @@ def reranking(settings: Settings, state: State, home: Path, tmp_path: Path) -> I
     models = ModelStore(home / "models")
     if models.find("tray-lover") is None:
         models.import_folder(folder, name="tray-lover")
-    made = IndexService(settings, state, load)
+    made = IndexService(settings, state, load_reranker=load)
     yield made
     made.close()
 
