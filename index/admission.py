@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from index.collection.attributes import checked_allow, checked_attributes
 from index.collection.documents import Access
-from index.collection.filters import checked_scalar
 from index.collection.store import CollectionStore
 from local_llm.errors import ForbiddenError
 from local_llm.permissions import Caller
@@ -12,9 +12,10 @@ from local_llm.permissions import Caller
 
 def access_of(allow: Sequence[str] | None, attributes: Mapping[str, Any] | None) -> Access:
     """Raises: InvalidInputError for an attribute that is neither text nor number nor true nor false."""
-    if attributes is not None:
-        attributes = {key: checked_scalar(value, f"attribute {key!r}") for key, value in attributes.items()}
-    return Access(None if allow is None else tuple(allow), attributes)
+    return Access(
+        None if allow is None else checked_allow(allow),
+        None if attributes is None else checked_attributes(attributes, "attributes"),
+    )
 
 
 def refuse_beyond_own(caller: Caller, allow: Sequence[str] | None) -> None:

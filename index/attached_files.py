@@ -15,6 +15,7 @@ from index.collection.store import CollectionStore
 from index.encoding.encoder import Encoder
 from index.interface import (
     EVERYONE,
+    EXTERNAL,
     AttachedBatch,
     AttachedFile,
     Attachment,
@@ -24,7 +25,7 @@ from index.interface import (
     Splitting,
 )
 from index.open_stores import OpenStores
-from index.registry import EXTERNAL, CollectionRegistry, is_expired
+from index.registry import CollectionRegistry, is_expired
 from local_llm.errors import ConflictError, InvalidInputError, NotFoundError
 from local_llm.files import FileStore
 from local_llm.permissions import Caller, Principals

@@ -180,14 +180,14 @@ class AttachedDocuments:
             self._attachments.finish([self._taken[name]])
         return True
 
-    def write(self, documents: Sequence[NewDocument]) -> list[bool]:
+    def write(self, documents: Sequence[NewDocument], fingerprint: str | None = None) -> list[bool]:
         with self._attachments.lock:
             admitted = []
             for document in documents:
                 wanted = self._attachments.still_waiting(self._taken[document.name])
                 if wanted is not None:
                     admitted.append(replace(document, access=access_to(wanted.allow, wanted.attributes)))
-            replaced = self._store.write(admitted)
+            replaced = self._store.write(admitted, fingerprint)
             self._attachments.finish([self._taken[document.name] for document in admitted])
         return replaced
 

@@ -197,6 +197,16 @@ class IndexClient:
     def remove(self, caller: Caller, collection: str, names: Sequence[str]) -> int:
         return int(self._call("remove", caller, collection=collection, names=names))
 
+    def remove_matching(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        names: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> int:
+        return int(self._call("remove_matching", caller, collection=collection, names=names, filters=filters))
+
     def search(
         self,
         caller: Caller,
@@ -223,6 +233,16 @@ class IndexClient:
     ) -> DocumentText:
         found = self._call("document", caller, collection=collection, document_id=document_id, version=version)
         return wire.document_text(found)
+
+    def records(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        names: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> list[Record]:
+        return wire.records(self._call("records", caller, collection=collection, names=names, filters=filters))
 
     def embed(
         self,

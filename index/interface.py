@@ -13,6 +13,8 @@ from local_llm.permissions import Caller
 
 # What `allow` may hold instead of principals: opens a document to its whole project.
 EVERYONE = "everyone"
+# The encoder of a collection that is bound to none: its records and queries bring vectors.
+EXTERNAL = "external"
 
 Report = Callable[[int, int, str], None]
 """Progress of long work: report(done, total, note), counted in documents."""
@@ -429,6 +431,16 @@ class Index(Protocol):
     def remove(self, caller: Caller, collection: str, names: Sequence[str]) -> int:
         """Removes documents by name, all or none; returns how many."""
 
+    def remove_matching(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        names: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Removes the documents that records() would return, in one step; returns how many."""
+
     def search(
         self,
         caller: Caller,
@@ -453,6 +465,19 @@ class Index(Protocol):
         self, caller: Caller, collection: str, document_id: str, version: int | None = None
     ) -> DocumentText:
         """Raises: NotFoundError also when `version` is given and another one has taken its place."""
+
+    def records(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        names: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> list[Record]:
+        """The documents of these names (None: of any) that pass the filter, in the order they were first added.
+
+        Names that the caller does not see are passed over. Vectors are not read: `vector` is None.
+        """
 
     def embed(
         self,

@@ -1,6 +1,7 @@
 """The collections of a box as rows of the state database: who has them, what they are called, when they expire."""
 
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import or_, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from index.collection.database import create_database
 from index.interface import CollectionInfo, Ranking
@@ -17,9 +19,8 @@ from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import Collection, ProfileRow, State
 
+PREFIX = "vs_"
 DATABASE = "collection.db"
-# The encoder of a collection that is bound to none: its records and queries bring vectors.
-EXTERNAL = "external"
 DAY_SECONDS = 24 * 3600
 # That a collection is in use is noted so often at most: expiry counts days.
 TOUCH_SECONDS = 60
@@ -49,7 +50,7 @@ class CollectionRegistry:
 
         Raises: ConflictError, InvalidInputError.
         """
-        identifier = new_id("vs_")
+        identifier = new_id(PREFIX)
         name = identifier if name is None else name
         if not is_name(name):
             raise InvalidInputError(
@@ -150,14 +151,17 @@ class CollectionRegistry:
     def remove_abandoned(self) -> None:
         """Deletes folders that killed processes left without a row. Call it under the index's lock."""
         known = {row.id for row in self.all()}
-        for folder in self._folder.iterdir():
+        for folder in self._folder.glob(f"{PREFIX}*"):
             if folder.name not in known:
                 shutil.rmtree(folder)
 
     def _touch(self, row: Collection) -> None:
         if time.monotonic() - self._touched.get(row.id, -TOUCH_SECONDS) >= TOUCH_SECONDS:
             self._touched[row.id] = time.monotonic()
-            self.update(row.id, {"last_active_at": now()})
+            try:
+                self.update(row.id, {"last_active_at": now()})
+            except SQLAlchemyError as error:  # a full disk: who only reads is answered all the same
+                print(f"that {row.name} is in use could not be noted: {error}", file=sys.stderr)  # noqa: T201
 
 
 def is_expired(row: Collection) -> bool:

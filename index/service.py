@@ -2,12 +2,9 @@
 
 import os
 import shutil
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
-
-import numpy as np
 
 from index.admission import access_of, refuse_beyond_own, refuse_unseen
 from index.attached_files import AttachedFiles
@@ -19,12 +16,14 @@ from index.collection.store import CollectionStore
 from index.documents.parser_process import ParserProcess
 from index.documents.split import Splitter
 from index.embedding import embed
-from index.encoding.encoder import Encoder, fingerprint_of
+from index.encoders import Encoders
+from index.encoding.encoder import Encoder
 from index.ingestion.ingest import Destination, Ingestion, refuse_equal_names
-from index.ingestion.records import as_documents
+from index.ingestion.records import as_documents, unit_vector
 from index.ingestion.reembed import Reembedding
 from index.ingestion.sync import plan_sync
 from index.interface import (
+    EXTERNAL,
     CollectionInfo,
     CollectionStats,
     DocumentInfo,
@@ -42,16 +41,17 @@ from index.interface import (
     SyncReport,
     silent,
 )
-from index.open_stores import OpenStores
-from index.registry import EXTERNAL, CollectionRegistry, info_of
+from index.open_stores import OpenStores, UpkeepPolicy
+from index.registry import CollectionRegistry, info_of
 from local_llm import ledger
 from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError
 from local_llm.files import FileStore
-from local_llm.models import Model, ModelStore
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import Collection, State
 
+# A million such vectors are 256 GB: more is a slip of the pen.
+MOST_DIMENSIONS = 2**16
 # Queries made of passages, to measure with while nobody asked: so many, of the middle third of a passage's words.
 SAMPLE_QUERIES = 200
 
@@ -59,13 +59,12 @@ SAMPLE_QUERIES = 200
 class IndexService:
     """See `index.interface.Index` for what each method promises. Methods may be called from several threads."""
 
-    def __init__(self, settings: Settings, state: State):
+    def __init__(self, settings: Settings, state: State, upkeep: UpkeepPolicy | None = None):
         self._settings = settings
         self._state = state
         self._registry = CollectionRegistry(settings, state)
-        self._stores = OpenStores(settings.index, self._sample_queries)
-        self._encoders: dict[str, Encoder] = {}
-        self._encoder_lock = threading.Lock()
+        self._stores = OpenStores(settings.index, self._sample_queries, upkeep)
+        self._encoders = Encoders(settings)
         self._uploads = FileStore(settings, state)
         self._worker = AttachmentWorker(
             self._uploads, self._registry, self._stores, self._store, self._ingest_attached
@@ -109,16 +108,12 @@ class IndexService:
 
         Raises: ModelNotFoundError, IntegrityError.
         """
-        name = name or self._settings.index.encoder
-        with self._encoder_lock:
-            if name not in self._encoders:
-                self._encoders[name] = Encoder(self._encoder_model(name).path, self._settings.index.device)
-            return self._encoders[name]
+        return self._encoders.get(name)
 
     @property
     def ready(self) -> bool:
-        """Whether the encoder of the settings is loaded."""
-        return self._settings.index.encoder in self._encoders
+        """Whether an encoder is loaded."""
+        return self._encoders.any_loaded
 
     # Collections
 
@@ -134,12 +129,14 @@ class IndexService:
         expires_after_days: int | None = None,
     ) -> CollectionInfo:
         if dimension is None:
-            model = self._encoder_model(encoder or self._settings.index.encoder)
-            encoder, fingerprint = model.name, fingerprint_of(model.path)
-        elif encoder is None and dimension > 0:
+            encoder, fingerprint = self._encoders.fingerprint(encoder)
+        elif encoder is None and 0 < dimension <= MOST_DIMENSIONS:
             encoder = fingerprint = EXTERNAL
         else:
-            raise InvalidInputError("give an encoder, or the dimension of vectors of your own", param="dimension")
+            raise InvalidInputError(
+                f"give an encoder, or the dimension of vectors of your own: 1 to {MOST_DIMENSIONS}",
+                param="dimension",
+            )
         row = self._registry.create(
             caller,
             name,
@@ -249,12 +246,13 @@ class IndexService:
         report: Report = silent,
     ) -> SyncReport:
         store = self._store(self._registry.get(caller, collection))
-        plan = plan_sync(sources, store.documents(caller.sees), store, scope)
+        present = store.documents(caller.sees)
+        plan = plan_sync(sources, present, store, scope)
         if dry_run:
             return plan
         ingest = self.add(caller, collection, sources, allow=allow, attributes=attributes, report=report)
-        if plan.to_remove:
-            store.remove(plan.to_remove, caller.sees)
+        gone = set(plan.to_remove)
+        store.remove_unchanged([one for one in present if one.name in gone], caller.sees)
         return replace(plan, ingest=ingest)
 
     def reembed(
@@ -290,6 +288,17 @@ class IndexService:
     def remove(self, caller: Caller, collection: str, names: Sequence[str]) -> int:
         return self._store(self._registry.usable(caller, collection)).remove(names, caller.sees)
 
+    def remove_matching(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        names: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> int:
+        scope = _scope(caller, filters)
+        return self._store(self._registry.usable(caller, collection)).remove_matching(scope, names)
+
     # Passages out
 
     def search(
@@ -304,7 +313,7 @@ class IndexService:
     ) -> list[Hit]:
         if k < 1:
             raise InvalidInputError(f"k = {k}; expected 1 or more", param="k")
-        scope = Scope(caller.sees, None if filters is None else parse_filter(filters))
+        scope = _scope(caller, filters)
         row = self._registry.usable(caller, collection)
         store = self._store(row)
         while True:
@@ -322,6 +331,17 @@ class IndexService:
         self, caller: Caller, collection: str, document_id: str, version: int | None = None
     ) -> DocumentText:
         return self._store(self._registry.get(caller, collection)).document(document_id, version, caller.sees)
+
+    def records(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        names: Sequence[str] | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> list[Record]:
+        scope = _scope(caller, filters)
+        return self._store(self._registry.get(caller, collection)).records(scope, names)
 
     # Vectors for whoever wants them
 
@@ -357,7 +377,8 @@ class IndexService:
         encoder = self._encoder_of(row, store)
         splitter = self._splitter(encoder, splitting)
         cpu_started = _cpu_seconds()
-        with ParserProcess(self._settings.index.parse_timeout_seconds) as parser:
+        limits = self._settings.index
+        with ParserProcess(limits.parse_timeout_seconds, limits.parse_memory_bytes) as parser:
             outcome = Ingestion(destination, encoder, splitter, access, report, parser).run(sources)
         if outcome.passages:
             self._record(row, outcome, _cpu_seconds() - cpu_started)
@@ -374,25 +395,8 @@ class IndexService:
     ) -> IngestReport:
         return self._ingest(row, store, destination, sources, Access(), splitting, report)
 
-    def _encoder_model(self, name: str) -> Model:
-        return ModelStore(self._settings.place.models).get(name, "encoder")
-
     def _encoder_of(self, row: Collection, store: CollectionStore) -> Encoder:
-        """Raises: ConflictError if the collection is bound to none, or to one that is here no longer as it was."""
-        generation = store.generation
-        if generation.encoder == EXTERNAL:
-            raise ConflictError(
-                f"the collection {row.name!r} has no encoder: its records and queries bring vectors",
-                hint="send vectors, or create a collection with an encoder",
-            )
-        encoder = self.encoder(generation.encoder)
-        if encoder.fingerprint != generation.fingerprint:
-            raise ConflictError(
-                f"the collection {row.name!r} was built with another encoder than the {generation.encoder!r} that "
-                "is here now: weights, pooling, prompts or precision differ",
-                hint=f"local-llm index reembed {row.name}",
-            )
-        return encoder
+        return self._encoders.of(store.generation, row.name)
 
     def _query_vector(self, row: Collection, store: CollectionStore, query: str | Sequence[float]) -> Vectors:
         if isinstance(query, str):
@@ -404,7 +408,7 @@ class IndexService:
                 f"the collection {row.name!r} is asked with text: {row.encoder} makes its vectors", param="query"
             )
         else:
-            vector = unit_vector(query, "query")
+            vector = unit_vector(query, "query", "query")
         if self._settings.index.record_queries:
             store.record_query(vector)
         return vector
@@ -423,7 +427,7 @@ class IndexService:
         if store.generation.encoder == EXTERNAL:
             return store.sample_vectors(SAMPLE_QUERIES)
         spans = [_middle_third(text) for text in store.sample_passages(SAMPLE_QUERIES)]
-        return self.encoder(store.generation.encoder).encode_queries(spans)
+        return self._encoders.of(store.generation, "the collection").encode_queries(spans)
 
     def _record(self, row: Collection, outcome: IngestReport, cpu_seconds: float) -> None:
         facts = {
@@ -436,15 +440,6 @@ class IndexService:
             "encoder": row.encoder,
         }
         ledger.record(self._state, row.project_id, "ingestion", facts)
-
-
-def unit_vector(numbers: Sequence[float], param: str) -> Vectors:
-    """float32 [dimension], of length 1. Raises: InvalidInputError for what has no direction."""
-    vector = np.asarray(numbers, np.float64)
-    length = np.linalg.norm(vector)
-    if vector.ndim != 1 or not np.isfinite(length) or length == 0:
-        raise InvalidInputError(f"{param}: expected finite numbers, not all 0", param=param)
-    return (vector / length).astype(np.float32)
 
 
 def _quality(store: CollectionStore) -> SearchQuality | None:
@@ -466,6 +461,11 @@ def _middle_third(text: str) -> str:
     words = text.split()
     third = len(words) // 3
     return " ".join(words[third : 2 * third] or words)
+
+
+def _scope(caller: Caller, filters: Mapping[str, Any] | None) -> Scope:
+    """Raises: InvalidInputError for a filter that is none."""
+    return Scope(caller.sees, None if filters is None else parse_filter(filters))
 
 
 def _cpu_seconds() -> float:

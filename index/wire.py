@@ -47,9 +47,11 @@ METHODS = (
     "put",
     "set_access",
     "remove",
+    "remove_matching",
     "search",
     "documents",
     "document",
+    "records",
     "embed",
 )
 # Those of `index.attached_files.AttachedFiles`, below /files.
@@ -125,6 +127,10 @@ def document_text(value: Json) -> DocumentText:
     return DocumentText(**{**value, "pages": tuple(Page(**page) for page in value["pages"])})
 
 
+def records(values: Sequence[Json]) -> list[Record]:
+    return [Record(**value) for value in values]
+
+
 def attached_file(value: Json) -> AttachedFile:
     return AttachedFile(**{**value, "allow": _as_tuple(value["allow"])})
 
@@ -197,7 +203,7 @@ def _as_it_is(value: Any) -> Any:
 
 _READ: dict[str, Callable[[Any], Any]] = {
     "sources": lambda values: [Source(**{**value, "path": Path(value["path"])}) for value in values],
-    "records": lambda values: [Record(**value) for value in values],
+    "records": records,
     "attachments": lambda values: [_attachment(value) for value in values],
     "listing": lambda value: FileQuery(**value),
     "ranking": lambda value: None if value is None else Ranking(**value),

@@ -47,6 +47,11 @@ class Home:
         return self.root / "logs"
 
     @property
+    def derived(self) -> Path:
+        """What was made from the models: it may be deleted, and is made again when needed."""
+        return self.root / "derived"
+
+    @property
     def run(self) -> Path:
         """Locks, process records and sockets: nothing here outlives a reboot's meaning."""
         return self.root / "run"
@@ -54,7 +59,16 @@ class Home:
     def ensure(self) -> "Home":
         """Makes the folders, readable by their owner only."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder in (self.models, self.adapters, self.collections, self.files, self.jobs, self.logs, self.run):
+        for folder in (
+            self.models,
+            self.adapters,
+            self.collections,
+            self.derived,
+            self.files,
+            self.jobs,
+            self.logs,
+            self.run,
+        ):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self
 

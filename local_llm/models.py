@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from local_llm.errors import ConflictError, IntegrityError, InvalidInputError, ModelNotFoundError
 from local_llm.fileio import read_json, remove_staging, sha256_of, staged_directory, write_json
@@ -20,7 +20,7 @@ from local_llm.locks import exclusive_lock
 MANIFEST = "manifest.json"
 VERIFIED = "verified.json"
 
-Kind = Literal["base", "encoder", "adapter"]
+Kind = Literal["base", "encoder", "reranker", "adapter"]
 
 
 @dataclass(frozen=True)
@@ -206,18 +206,30 @@ def kind_of_folder(folder: Path) -> Kind:
     if (folder / "adapter_config.json").exists():
         return "adapter"
     if (folder / "modules.json").exists():
-        return "encoder"
+        return "reranker" if _is_cross_encoder(folder / "config_sentence_transformers.json") else "encoder"
     if not (folder / "config.json").exists():
         raise InvalidInputError(
             f"{folder} holds no model: neither config.json nor adapter_config.json is there",
             hint="give the folder that holds them",
         )
     try:
-        architectures = read_json(folder / "config.json").get("architectures") or []
+        config = read_json(folder / "config.json")
+        architectures = config.get("architectures") or []
     except (ValueError, AttributeError) as error:
         raise InvalidInputError(f"{folder / 'config.json'} is no model's configuration: {error}") from None
+    if any(name.endswith("ForSequenceClassification") for name in architectures) and _labels(config) == 1:
+        return "reranker"
     causal = any(name.endswith(("ForCausalLM", "ForConditionalGeneration")) for name in architectures)
     return "base" if causal else "encoder"
+
+
+def _is_cross_encoder(file: Path) -> bool:
+    return file.exists() and read_json(file).get("model_type") == "CrossEncoder"
+
+
+def _labels(config: dict[str, Any]) -> int:
+    """Of a classifier. Source: transformers' configurations, which write `id2label` and have two by default."""
+    return len(config["id2label"]) if "id2label" in config else config.get("num_labels", 2)
 
 
 def _model_files(folder: Path) -> list[Path]:

@@ -85,11 +85,18 @@ class IndexSettings(Section):
     """[index]: documents and retrieval."""
 
     encoder: str = Field("all-MiniLM-L6-v2", description="Name of the encoder in the model store.")
+    precision: Literal["auto", "float32", "int8"] = Field(
+        "auto",
+        description=(
+            "How the encoder computes. `auto`: int8 on a CPU if it was seen to rank as well, else float32; on a "
+            "GPU bfloat16. A collection stays with the precision it was built with."
+        ),
+    )
     chunk_tokens: int = Field(128, ge=16, description="Longest passage, in the encoder's tokens, title included.")
     overlap_tokens: int = Field(16, ge=0, description="Tokens that neighbouring passages share.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where encoder and FAISS run.")
     parse_timeout_seconds: float = Field(120, gt=0, description="Longest time one document may take to parse.")
-    structure: Literal["auto", "exact", "hnsw", "ivf"] = Field(
+    structure: Literal["auto", "exact", "ivf"] = Field(
         "auto", description="How vectors are searched; `auto`: by their number and the device."
     )
     target_recall: float = Field(
@@ -97,6 +104,9 @@ class IndexSettings(Section):
     )
     record_queries: bool = Field(
         True, description="Keep the vectors of the last 1,000 queries of a collection, to tune its search with."
+    )
+    parse_memory_bytes: int = Field(
+        2 << 30, ge=512 << 20, description="Most memory the parser of documents may take."
     )
 
 

@@ -159,7 +159,7 @@ class Collection(Row):
     title: Mapped[str | None]
     labels: Mapped[dict[str, Any]] = mapped_column(default=dict)  # `metadata` in the API, which the mapper reserves
     expires_after_days: Mapped[int | None]
-    last_active_at: Mapped[int] = mapped_column(default=0)
+    last_active_at: Mapped[int] = mapped_column(default=now)
     ranking: Mapped[dict[str, Any]] = mapped_column(default=dict)
     __table_args__ = (UniqueConstraint("project_id", "name"),)
 

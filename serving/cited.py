@@ -45,7 +45,9 @@ class Cited:
         return {
             "index": number,
             "collection": hit.collection,
-            "document": hit.document,
+            # An upload's document is named by the file's id: people know it by the file's name.
+            "document": hit.filename if hit.file_id else hit.document,
+            "file_id": hit.file_id,
             "document_id": hit.document_id,
             "title": hit.title,
             "version": hit.version,

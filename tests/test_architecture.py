@@ -1,6 +1,7 @@
 """The rules of the house: imports point down, heavy libraries have one home, importing does nothing."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -17,8 +18,11 @@ MAY_IMPORT = {
     "serving": {"local_llm", "index", "training"},
 }
 # Each has at most one home in a package: a file, or one of its folders.
-HEAVY = {"faiss", "trl", "peft", "sentence_transformers", "llama_index", "markitdown", "pypdfium2"}
+HEAVY = {"faiss", "trl", "peft", "sentence_transformers", "llama_index", "markitdown", "pypdfium2", "openvino"}
 MODEL_LIBRARIES = HEAVY | {"torch", "transformers", "vllm"}
+# An integration's classes are classes of its library: the folder is a second home of it, and importing it is
+# importing the library. Only those who use the library themselves do; none of our own modules may.
+INTEGRATIONS = {"llama_index": REPOSITORY / "index" / "llama_index"}
 
 
 def modules(package: str) -> list[Path]:
@@ -68,13 +72,31 @@ def test_each_heavy_library_has_one_home_in_a_package(package: str) -> None:
     homes = defaultdict(list)
     for path in modules(package):
         for library in imported(ast.parse(path.read_text())) & HEAVY:
-            homes[library].append(path)
+            if path.parent != INTEGRATIONS.get(library):
+                homes[library].append(path)
     assert {library: files for library, files in homes.items() if not one_home(package, files)} == {}
 
 
 def one_home(package: str, files: list[Path]) -> bool:
     folders = {path.parent for path in files}
     return len(files) == 1 or (len(folders) == 1 and folders != {REPOSITORY / package})
+
+
+def test_integrations_are_for_others_to_import() -> None:
+    for package in PACKAGES:
+        for path in modules(package):
+            if path.parent not in INTEGRATIONS.values():
+                found = re.findall(
+                    r"^\s*(?:from|import) (index\.llama_index|index import .*llama_index)", path.read_text(), re.M
+                )
+                assert not found, path
+
+
+@pytest.mark.parametrize("library", INTEGRATIONS)
+def test_importing_an_integration_loads_its_library_and_nothing_else(library: str) -> None:
+    names = [name for name in importable() if name.startswith(dotted(INTEGRATIONS[library]))]
+    assert names
+    assert_importing_loads(names, {library})
 
 
 def test_no_model_library_on_the_ground_floor() -> None:
@@ -90,19 +112,31 @@ def test_vllm_is_only_ever_a_process() -> None:
 
 def test_importing_everything_does_nothing() -> None:
     """No model library is loaded, no thread started, no environment changed."""
-    names = [
-        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+    integrations = tuple(dotted(folder) for folder in INTEGRATIONS.values())
+    assert_importing_loads([name for name in importable() if not name.startswith(integrations)], set())
+
+
+def importable() -> list[str]:
+    return [
+        dotted(path.with_suffix(""))
         for package in PACKAGES
         for path in modules(package)
         if "migrations" not in path.parts and path.name != "__init__.py"
     ]
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(REPOSITORY).parts)
+
+
+def assert_importing_loads(names: list[str], libraries: set[str]) -> None:
     program = f"""
 import importlib, os, sys, threading
 before = dict(os.environ)
 for name in {names!r}:
     importlib.import_module(name)
 loaded = set(sys.modules) & {MODEL_LIBRARIES!r}
-assert not loaded, loaded
+assert loaded == {libraries!r}, loaded
 assert threading.active_count() == 1, threading.enumerate()
 assert dict(os.environ) == before
 """

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from index.collection.attributes import Scalar
 from index.collection.database import Database, JsonRow, to_json
 from index.collection.documents import VISIBLE
-from index.collection.filters import Scalar
 from index.interface import AttachedFile, FileCounts, FilePage, FileQuery
 from local_llm.errors import NotFoundError
 from local_llm.identifiers import new_id, now

@@ -7,72 +7,109 @@ read when the first filter names it. Documents are known by their number; a mask
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.collection.filters import Comparison, Filter, Scalar, kind_of, value_matches
+from index.collection.attributes import Scalar, kind_of
+from index.collection.filters import ORDERINGS, Comparison, Filter, value_matches
 from local_llm.permissions import Principals
 
 Mask = NDArray[np.bool_]
 
 # Masks kept for searches that ask the same again: a mask is a byte a document.
 CACHED_MASKS = 64
+# Attributes kept in memory; others are read again when a filter names them.
+MOST_COLUMNS = 128
 FIRST_CAPACITY = 1024
 
 # The values of an attribute, by document number.
 ReadColumn = Callable[[str], Iterable[tuple[int, Scalar]]]
 
 
-class Codes:
+class Slots:
+    """A value for each number from 0, `empty` where none was set. Grows as numbers do."""
+
+    def __init__(self, dtype: type[np.generic], empty: float):
+        self._empty = empty
+        self._slots = np.full(FIRST_CAPACITY, empty, dtype)
+        self._size = 0
+
+    def __setitem__(self, number: int, value: float) -> None:
+        self._reach(number + 1)
+        self._slots[number] = value
+
+    def load(self, numbers: Sequence[int], values: Sequence[float]) -> None:
+        """Many at once."""
+        self._reach(max(numbers, default=-1) + 1)
+        self._slots[np.asarray(numbers, np.int64)] = values
+
+    @property
+    def filled(self) -> NDArray:
+        """Up to the largest number that was ever set."""
+        return self._slots[: self._size]
+
+    def _reach(self, size: int) -> None:
+        if size > len(self._slots):
+            grown = np.full(max(size, 2 * len(self._slots)), self._empty, self._slots.dtype)
+            grown[: self._size] = self.filled
+            self._slots = grown
+        self._size = max(self._size, size)
+
+
+class Codes(Slots):
     """For each document number a code of what it has; 0: nothing there."""
 
     def __init__(self) -> None:
-        self._codes = np.zeros(FIRST_CAPACITY, np.int32)
-        self._size = 0
-
-    def __setitem__(self, number: int, code: int) -> None:
-        if number >= len(self._codes):
-            grown = np.zeros(max(number + 1, 2 * len(self._codes)), np.int32)
-            grown[: self._size] = self._codes[: self._size]
-            self._codes = grown
-        self._codes[number] = code
-        self._size = max(self._size, number + 1)
+        super().__init__(np.int32, 0)
 
     def where(self, verdicts: Mask, size: int) -> Mask:
         """For `size` numbers, the verdict on each one's code. Numbers never set have code 0."""
         mask = np.full(size, verdicts[0])
-        known = min(size, self._size)
-        mask[:known] = verdicts[self._codes[:known]]
+        known = min(size, len(self.filled))
+        mask[:known] = verdicts[self.filled[:known]]
         return mask
 
 
 class Permissions:
-    """Documents fall into few classes of equal `allow`: a search judges the classes."""
+    """Documents fall into classes of equal `allow`: a search judges those that name one of its principals."""
 
-    ABSENT = 0
+    ABSENT = 0  # nobody's
 
-    def __init__(self) -> None:
+    def __init__(self, allows: Iterable[tuple[int, str | None]]) -> None:
         self._codes = Codes()
         self._classes: dict[str | None, int] = {}
-        self._allows: list[frozenset[str] | None] = [frozenset()]  # of ABSENT: nobody's
+        self._naming: dict[str, list[int]] = {}  # by principal, the classes that name it
+        found = list(allows)
+        self._codes.load([number for number, _ in found], [self._class(allow) for _, allow in found])
+
+    @property
+    def size(self) -> int:
+        return len(self._codes.filled)
 
     def put(self, number: int, allow_json: str | None) -> None:
-        if allow_json not in self._classes:
-            self._classes[allow_json] = len(self._allows)
-            self._allows.append(None if allow_json is None else frozenset(json.loads(allow_json)))
-        self._codes[number] = self._classes[allow_json]
+        self._codes[number] = self._class(allow_json)
 
     def drop(self, number: int) -> None:
         self._codes[number] = self.ABSENT
 
     def visible(self, principals: tuple[str, ...], size: int) -> Mask:
-        held = set(principals)
-        verdicts = np.array([allow is None or not held.isdisjoint(allow) for allow in self._allows])
+        verdicts = np.zeros(len(self._classes) + 1, np.bool_)
+        verdicts[self._classes.get(None, self.ABSENT)] = True
+        verdicts[self.ABSENT] = False
+        for principal in principals:
+            verdicts[self._naming.get(principal, [])] = True
         return self._codes.where(verdicts, size)
+
+    def _class(self, allow_json: str | None) -> int:
+        if allow_json not in self._classes:
+            self._classes[allow_json] = len(self._classes) + 1
+            for principal in () if allow_json is None else set(json.loads(allow_json)):
+                self._naming.setdefault(principal, []).append(self._classes[allow_json])
+        return self._classes[allow_json]
 
 
 class Column:
@@ -83,9 +120,10 @@ class Column:
     def __init__(self, values: Iterable[tuple[int, Scalar]]):
         self._codes = Codes()
         self._values: list[Scalar | None] = [None]
+        self._numbers = Slots(np.float64, np.nan)  # those of the values that are numbers, by code
         self._code_of: dict[tuple[str, Scalar], int] = {}
-        for number, value in values:
-            self.put(number, value)
+        found = list(values)
+        self._codes.load([number for number, _ in found], [self._code(value) for _, value in found])
 
     def put(self, number: int, value: Scalar | None) -> None:
         self._codes[number] = self.MISSING if value is None else self._code(value)
@@ -97,18 +135,28 @@ class Column:
         key = (kind_of(value), value)
         if key not in self._code_of:
             self._code_of[key] = len(self._values)
+            self._numbers[len(self._values)] = float(value) if key[0] == "number" else np.nan
             self._values.append(value)
         return self._code_of[key]
 
     def _verdicts(self, comparison: Comparison) -> Mask:
         """Whether each distinct value passes. Equality finds the few values named without looking at the others."""
-        if comparison.type in ("eq", "in", "ne", "nin"):
-            positive = comparison.type in ("eq", "in")
-            verdicts = np.full(len(self._values), not positive)
-            codes = [self._code_of.get((kind_of(value), value)) for value in comparison.values]
-            verdicts[[code for code in codes if code is not None]] = positive
-            return verdicts
-        return np.array([value_matches(comparison, value) for value in self._values])
+        if comparison.type in ORDERINGS:
+            return self._ordered(comparison)
+        positive = comparison.type in ("eq", "in")
+        verdicts = np.full(len(self._values), not positive)
+        codes = [self._code_of.get((kind_of(value), value)) for value in comparison.values]
+        verdicts[[code for code in codes if code is not None]] = positive
+        return verdicts
+
+    def _ordered(self, comparison: Comparison) -> Mask:
+        bound = comparison.values[0]
+        if kind_of(bound) != "number":
+            return np.array([value_matches(comparison, value) for value in self._values])
+        verdicts = np.zeros(len(self._values), np.bool_)
+        numbers = self._numbers.filled  # exact: attributes are within 2^53. NaN is in no order.
+        verdicts[: len(numbers)] = ORDERINGS[comparison.type](numbers, bound)
+        return verdicts
 
 
 class Catalog:
@@ -117,13 +165,10 @@ class Catalog:
     def __init__(self, allows: Iterable[tuple[int, str | None]], read_column: ReadColumn):
         self._lock = threading.Lock()
         self._read_column = read_column
-        self._permissions = Permissions()
-        self._columns: dict[str, Column] = {}
+        self._permissions = Permissions(allows)
+        self._columns: OrderedDict[str, Column] = OrderedDict()
         self._cached: OrderedDict[tuple[Principals, str], Mask] = OrderedDict()
-        self._size = 0
-        for number, allow in allows:
-            self._permissions.put(number, allow)
-            self._size = max(self._size, number + 1)
+        self._size = self._permissions.size
 
     def put(self, number: int, allow_json: str | None, attributes: Mapping[str, Any]) -> None:
         with self._lock:
@@ -170,9 +215,12 @@ class Catalog:
         if isinstance(found, Comparison):
             return self._column(found.key).passing(found, self._size)
         join = np.logical_and if found.type == "and" else np.logical_or
-        return reduce(join, [self._passing(one) for one in found.filters])
+        return reduce(join, (self._passing(one) for one in found.filters))  # never all masks at once
 
     def _column(self, key: str) -> Column:
         if key not in self._columns:
             self._columns[key] = Column(self._read_column(key))
+            if len(self._columns) > MOST_COLUMNS:
+                self._columns.popitem(last=False)
+        self._columns.move_to_end(key)
         return self._columns[key]

@@ -4,20 +4,22 @@ Readers see the last commit and wait for nobody (SQLite in WAL mode).
 """
 
 import json
+import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from local_llm.errors import IntegrityError, NotFoundError, OutOfSpaceError
+from index.collection.storage_errors import told_clearly
+from local_llm.errors import IntegrityError, NotFoundError
 from local_llm.fileio import fsync_path
 
 SCHEMA = Path(__file__).parent / "schema.sql"
 SCHEMA_VERSION = 2
-# A full disk is told by one of these codes, by where it is met: SQLITE_FULL, SQLITE_IOERR_WRITE.
-OUT_OF_SPACE = {13, 778}
 # Pages of four vectors of 384 and more: documents and vectors are long rows.
 PAGE_BYTES = 8192
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000")
@@ -29,16 +31,16 @@ class Database:
     """Open until closed; its methods may be called from several threads."""
 
     def __init__(self, path: Path):
-        """Raises: NotFoundError, IntegrityError if another release wrote it."""
+        """Raises: NotFoundError, IntegrityError if it is damaged or another release wrote it."""
         self.path = path
-        if not path.exists():
-            raise NotFoundError(f"the database of the collection is gone: {path}")
+        self._refuse_missing()
         self.lock = threading.RLock()
         self._of_thread = threading.local()
         self._closed = False
         self._idle: list[sqlite3.Connection] = []  # readers; a list's append and pop are atomic
-        self._writer = connect(path)
-        self._refuse_other_schema()
+        with told_clearly(path):
+            self._writer = connect(path)
+            self._refuse_other_schema()
 
     def close(self) -> None:
         with self.lock:
@@ -49,48 +51,62 @@ class Database:
 
     def read(self, query: str, **values: Any) -> list[JsonRow]:
         """What is committed, or inside the caller's own transaction what it wrote."""
-        with self._connection() as connection:
+        with told_clearly(self.path), self._connection() as connection:
             return [dict(row) for row in connection.execute(query, values)]
 
     def iterate(self, query: str, **values: Any) -> Iterator[tuple[Any, ...]]:
         """Rows as tuples, one after the other: for queries that go through everything."""
-        with self._connection() as connection:
+        with told_clearly(self.path), self._connection() as connection:
             cursor = connection.cursor()
             cursor.row_factory = None
             yield from cursor.execute(query, values)
 
     @contextmanager
+    def one_commit(self) -> Iterator[None]:
+        """All that this thread reads in the block is of the same commit."""
+        with told_clearly(self.path), self._connection() as connection:
+            if connection.in_transaction:  # the caller's own, or a block around this one
+                yield
+                return
+            connection.execute("BEGIN")
+            self._of_thread.connection = connection
+            try:
+                yield
+            finally:
+                self._of_thread.connection = None
+                connection.execute("COMMIT")
+
+    @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All of it or nothing, on the disk when the block ends. One at a time.
 
-        Raises: OutOfSpaceError; nothing has changed then.
+        Raises: OutOfSpaceError, IntegrityError; nothing has changed then.
         """
-        with self.lock:
+        with self.lock, told_clearly(self.path):
+            self._refuse_closed()
             self._writer.execute("BEGIN IMMEDIATE")
-            self._of_thread.writing = True
+            self._of_thread.connection = self._writer
             try:
                 yield self._writer
                 self._writer.execute("COMMIT")
-            except BaseException as error:
+            except BaseException:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in OUT_OF_SPACE:
-                    raise OutOfSpaceError(
-                        f"there is no space left for {self.path.parent}", hint="free some and try again"
-                    ) from None
                 raise
             finally:
-                self._of_thread.writing = False
+                self._of_thread.connection = None
 
     def bytes(self) -> int:
         return sum(path.stat().st_size for path in self.path.parent.glob(f"{self.path.name}*"))
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        if getattr(self._of_thread, "writing", False):
-            yield self._writer
+        own = getattr(self._of_thread, "connection", None)
+        if own is not None:
+            yield own
             return
-        reader = self._idle.pop() if self._idle else connect(self.path)
+        self._refuse_closed()
+        reader = self._reader()
         try:
             yield reader
         finally:
@@ -98,6 +114,21 @@ class Database:
                 reader.close()
             else:
                 self._idle.append(reader)
+
+    def _reader(self) -> sqlite3.Connection:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return connect(self.path)
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            self._refuse_missing()
+            raise NotFoundError(f"the collection {self.path.parent.name} was closed meanwhile", hint="ask again")
+
+    def _refuse_missing(self) -> None:
+        if not self.path.exists():
+            raise NotFoundError(f"the collection {self.path.parent.name} is gone: there is no {self.path}")
 
     def _refuse_other_schema(self) -> None:
         version = self._writer.execute("PRAGMA user_version").fetchone()[0]
@@ -110,14 +141,28 @@ class Database:
 
 
 def create_database(path: Path, encoder: str, fingerprint: str, dimension: int | None = None) -> None:
-    """Makes the empty database of a new collection, in a folder of its own."""
-    path.parent.mkdir(parents=True, mode=0o700)
-    connection = connect(path)
-    connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA.read_text(encoding='utf-8')} COMMIT;")
-    connection.execute("BEGIN IMMEDIATE")
-    add_generation(connection, encoder, fingerprint, dimension, active=True)
-    connection.execute("COMMIT")
-    connection.close()
+    """Makes the empty database of a new collection, in a folder of its own.
+
+    Raises: OutOfSpaceError and whatever else the disk has to say; nothing is left behind then.
+    """
+    try:
+        with told_clearly(path):
+            path.parent.mkdir(parents=True, mode=0o700)
+            _fill_new(path, encoder, fingerprint, dimension)
+    except BaseException:
+        shutil.rmtree(path.parent, ignore_errors=True)
+        raise
+
+
+def _fill_new(path: Path, encoder: str, fingerprint: str, dimension: int | None) -> None:
+    connection = connect(path, new=True)
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA.read_text(encoding='utf-8')} COMMIT;")
+        connection.execute("BEGIN IMMEDIATE")
+        add_generation(connection, encoder, fingerprint, dimension, active=True)
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
     fsync_path(path.parent)
     fsync_path(path.parent.parent)
 
@@ -140,12 +185,18 @@ def add_generation(
     return number
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    connection.row_factory = sqlite3.Row
-    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a new database; an old one keeps its own
-    for pragma in PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}")
+def connect(path: Path, *, new: bool = False) -> sqlite3.Connection:
+    """To a database that is there: a connection made while its folder is deleted must not begin another."""
+    address = f"file:{quote(os.fsencode(path))}?mode={'rwc' if new else 'rw'}"
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a new database; an old one keeps its own
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.collection.attributes import Scalar, is_storable
 from index.collection.database import Database, JsonRow, to_json
-from index.collection.filters import Scalar
 from index.collection.scope import EVERYTHING, Scope
 from index.documents.parse import ParsedDocument
 from index.documents.split import Passage
-from index.interface import EVERYONE, DocumentInfo, DocumentText, Page
+from index.interface import EVERYONE, DocumentInfo, DocumentText, Page, Record
 from local_llm.errors import IntegrityError, NotFoundError
 from local_llm.identifiers import new_id, now
 from local_llm.permissions import Principals
@@ -179,9 +179,8 @@ def next_passage(connection: sqlite3.Connection) -> int:
 
 
 def _write_passages(connection: sqlite3.Connection, number: int, document: NewDocument, first: int) -> None:
-    text, rows, words = document.parsed.text, [], []
+    rows, words = [], []
     for identifier, passage in enumerate(document.passages, first):
-        context = passage.encoded.removesuffix(text[passage.start : passage.end])
         rows.append(
             (
                 identifier,
@@ -190,7 +189,7 @@ def _write_passages(connection: sqlite3.Connection, number: int, document: NewDo
                 passage.end,
                 passage.page,
                 passage.heading,
-                context,
+                passage.context,
                 passage.tokens,
             )
         )
@@ -203,7 +202,7 @@ def _verify_offsets(document: NewDocument) -> None:
     length = len(document.parsed.text)
     for passage in document.passages:
         inside = 0 <= passage.start < passage.end <= length
-        if not inside or not passage.encoded.endswith(document.parsed.text[passage.start : passage.end]):
+        if not inside or passage.encoded != passage.context + document.parsed.text[passage.start : passage.end]:
             raise IntegrityError(f"{document.name}: characters {passage.start}-{passage.end} are not the passage")
 
 
@@ -211,6 +210,8 @@ def _verify_offsets(document: NewDocument) -> None:
 
 
 def find(database: Database, name: str) -> StoredDocument | None:
+    if not is_storable(name):
+        return None
     rows = database.read(
         """SELECT number, id, name, version, sha256, splitting, allow, attributes, first_passage, passages
         FROM documents WHERE name = :name""",
@@ -228,34 +229,59 @@ def find_visible(database: Database, names: Sequence[str], principals: Principal
     visible = [one for one in found.values() if one is not None and Scope(principals).admits(one.allow, {})]
     if len(visible) < len(found):
         missing = found.keys() - {one.name for one in visible}
-        raise NotFoundError(f"no such document: {', '.join(sorted(missing))}", param="document")
+        raise NotFoundError(f"no such document: {', '.join(map(_readable, sorted(missing)))}", param="document")
     return visible
 
 
 def infos(database: Database, principals: Principals) -> list[DocumentInfo]:
     rows = database.read(
-        f"SELECT {_INFO} FROM documents WHERE {VISIBLE} ORDER BY name", principals=to_json(principals)
+        f"SELECT {_INFO} FROM documents WHERE {VISIBLE} ORDER BY name", principals=_storable(principals)
     )
     return [DocumentInfo(**{**row, **_access(row)}) for row in rows]
 
 
+def named(database: Database, names: Sequence[str]) -> list[int]:
+    """Numbers of the documents of these names that are there."""
+    rows = database.read(
+        "SELECT number FROM documents WHERE name IN (SELECT value FROM json_each(:names))",
+        names=to_json([name for name in names if is_storable(name)]),  # its JSON ends a text at a NUL
+    )
+    return [row["number"] for row in rows]
+
+
+def records(database: Database, numbers: Sequence[int] | None, scope: Scope) -> list[Record]:
+    """Those of the documents (None: of all) that are there and within the scope, in the order of their numbers."""
+    source = "documents" if numbers is None else "json_each(:numbers) JOIN documents ON number = value"
+    rows = database.read(
+        f"SELECT number, name, title, allow, attributes, text FROM {source} ORDER BY number",
+        numbers=to_json(numbers),
+    )
+    found = [(row, _access(row)) for row in rows]
+    return [
+        Record(name=row["name"], text=row["text"], title=row["title"], attributes=access["attributes"])
+        for row, access in found
+        if scope.admits(access["allow"], access["attributes"])
+    ]
+
+
 def text_of(database: Database, identifier: str, version: int | None, principals: Principals) -> DocumentText:
     """Raises: NotFoundError if it is not there, not visible, or of another version."""
-    rows = database.read(
-        f"""SELECT number, id, name, filename, file_id, title, version, media_type, text FROM documents
-        WHERE id = :id AND {VISIBLE}""",
-        id=identifier,
-        principals=to_json(principals),
-    )
+    with database.one_commit():
+        rows = database.read(
+            f"""SELECT number, id, name, filename, file_id, title, version, media_type, text FROM documents
+            WHERE id = :id AND {VISIBLE}""",
+            id=_readable(identifier),
+            principals=_storable(principals),
+        )
+        pages = _pages(database, rows[0].pop("number")) if rows else ()
     if not rows:
-        raise NotFoundError(f"no such document: {identifier}", param="document_id")
-    number = rows[0].pop("number")
+        raise NotFoundError(f"no such document: {_readable(identifier)}", param="document_id")
     if version not in (None, rows[0]["version"]):
         raise NotFoundError(
             f"version {version} of {rows[0]['name']} was replaced by version {rows[0]['version']}",
             param="version",
         )
-    return DocumentText(**rows[0], pages=_pages(database, number))
+    return DocumentText(**rows[0], pages=pages)
 
 
 def counts(database: Database, principals: Principals) -> Counts:
@@ -263,7 +289,7 @@ def counts(database: Database, principals: Principals) -> Counts:
         f"""SELECT count(*) AS documents, coalesce(sum(passages), 0) AS passages,
             coalesce(sum(characters), 0) AS characters
         FROM documents WHERE {VISIBLE}""",
-        principals=to_json(principals),
+        principals=_storable(principals),
     )
     return Counts(**rows[0])
 
@@ -321,6 +347,15 @@ def _spread(database: Database, query: str, count: int) -> list[int]:
     return numbers[:: max(1, len(numbers) // count)][:count]
 
 
+def _storable(principals: Principals) -> str | None:
+    """As VISIBLE takes them. What no document can name opens none: SQLite's JSON ends a text at its first NUL."""
+    return to_json(None if principals is None else [one for one in principals if is_storable(one)])
+
+
+def _readable(name: str) -> str:
+    return name if is_storable(name) else ascii(name)
+
+
 def _pages(database: Database, number: int) -> tuple[Page, ...]:
     rows = database.read(
         """SELECT number, start_char AS start, end_char AS "end" FROM pages
@@ -332,7 +367,10 @@ def _pages(database: Database, number: int) -> tuple[Page, ...]:
 
 def _access(row: JsonRow) -> dict[str, Any]:
     allow = row["allow"]
-    return {
-        "allow": None if allow is None else tuple(json.loads(allow)),
-        "attributes": json.loads(row["attributes"]),
-    }
+    try:
+        return {
+            "allow": None if allow is None else tuple(json.loads(allow)),
+            "attributes": json.loads(row["attributes"]),
+        }
+    except ValueError as error:
+        raise IntegrityError(f"who may see a document cannot be read: {error}") from error

@@ -4,15 +4,13 @@ Text compares with text, numbers with numbers, true and false with each other; v
 unequal and in no order. A document that lacks the attribute satisfies `ne` and `nin` and nothing else.
 """
 
-import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from index.collection.attributes import Scalar, checked_scalar, checked_text, kind_of, shown
 from local_llm.errors import InvalidInputError
-
-Scalar = str | int | float | bool
 
 ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
     "gt": operator.gt,
@@ -25,8 +23,8 @@ LISTS = ("in", "nin")
 COMPOUNDS = ("and", "or")
 
 MOST_DEPTH = 20
-# Beyond it two whole numbers can be one in floating point, which filters compare in.
-LARGEST_NUMBER = 2**53
+# Each costs a pass over all documents; a list of a million values in one `in` costs but one.
+MOST_COMPARISONS = 1000
 
 
 @dataclass(frozen=True)
@@ -47,25 +45,37 @@ class Compound:
 Filter = Comparison | Compound
 
 
-def parse_filter(value: Any, *, depth: int = 0) -> Filter:
+def parse_filter(value: Any) -> Filter:
     """A filter from the JSON of a request.
 
     Raises: InvalidInputError naming what is wrong with it.
     """
-    if not isinstance(value, Mapping) or "type" not in value:
-        raise _wrong(f"expected an object with `type`, not {value!r}")
+    found = _parsed(value, 0)
+    count = _comparisons(found)
+    if count > MOST_COMPARISONS:
+        raise _wrong(f"{count} comparisons; expected at most {MOST_COMPARISONS}: join values with `in` or `nin`")
+    return found
+
+
+def _comparisons(found: Filter) -> int:
+    return sum(_comparisons(one) for one in found.filters) if isinstance(found, Compound) else 1
+
+
+def _parsed(value: Any, depth: int) -> Filter:
     if depth > MOST_DEPTH:
         raise _wrong(f"nested more than {MOST_DEPTH} deep")
+    if not isinstance(value, Mapping) or "type" not in value:
+        raise _wrong(f"expected an object with `type`, not {shown(value)}")
     kind = value["type"]
     if kind in COMPOUNDS:
         _refuse_unknown(value, {"type", "filters"})
         inner = value.get("filters")
         if not isinstance(inner, list) or not inner:
             raise _wrong(f"`{kind}` needs `filters`, a list of one or more")
-        return Compound(kind, tuple(parse_filter(one, depth=depth + 1) for one in inner))
+        return Compound(kind, tuple(_parsed(one, depth + 1) for one in inner))
     if kind in SINGLE or kind in LISTS:
         return _comparison(kind, value)
-    raise _wrong(f"type {kind!r} is none of {', '.join((*SINGLE, *LISTS, *COMPOUNDS))}")
+    raise _wrong(f"type {shown(kind)} is none of {', '.join((*SINGLE, *LISTS, *COMPOUNDS))}")
 
 
 def to_json(found: Filter) -> dict[str, Any]:
@@ -93,42 +103,24 @@ def value_matches(comparison: Comparison, value: Scalar | None) -> bool:
     return among == (comparison.type in ("eq", "in"))
 
 
-def kind_of(value: Any) -> str:
-    """Python holds True for 1; filters do not."""
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int | float):
-        return "number"
-    return "text" if isinstance(value, str) else "nothing"
-
-
-def checked_scalar(value: Any, where: str) -> Scalar:
-    """Raises: InvalidInputError unless it is text, a finite number within ±2^53, true or false."""
-    kind = kind_of(value)
-    if kind == "nothing":
-        raise _wrong(f"{where}: expected text, a number, true or false, not {value!r}")
-    if kind == "number" and not (math.isfinite(value) and abs(value) <= LARGEST_NUMBER):
-        raise _wrong(f"{where}: {value!r} is no number that can be compared exactly (at most 2^53)")
-    return value
-
-
 def _comparison(kind: str, value: Mapping[str, Any]) -> Comparison:
     _refuse_unknown(value, {"type", "key", "value"})
     key, given = value.get("key"), value.get("value")
     if not isinstance(key, str) or not key:
         raise _wrong(f"`{kind}` needs `key`, the name of an attribute")
+    checked_text(key, "filters: `key`", "filters")
     if kind in LISTS and not isinstance(given, list):
         raise _wrong(f"`{kind}` needs `value`, a list")
     values = given if isinstance(given, list) else [given]
     if kind in SINGLE and (isinstance(given, list) or given is None):
         raise _wrong(f"`{kind}` needs `value`: text, a number, true or false")
-    return Comparison(kind, key, tuple(checked_scalar(one, f"`{key}`") for one in values))
+    return Comparison(kind, key, tuple(checked_scalar(one, f"filters: {shown(key)}", "filters") for one in values))
 
 
 def _refuse_unknown(value: Mapping[str, Any], known: set[str]) -> None:
     unknown = sorted(set(map(str, value)) - known)
     if unknown:
-        raise _wrong(f"unknown field {', '.join(unknown)}")
+        raise _wrong(f"unknown field {shown(', '.join(unknown))}")
 
 
 def _wrong(reason: str) -> InvalidInputError:

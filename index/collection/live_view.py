@@ -46,18 +46,36 @@ def snapshot_folder(database: Database, generation: int) -> Path:
 
 def open_view(database: Database, generation: int, options: ViewOptions) -> VectorView:
     """Call it while nothing is written."""
-    view = VectorView.open(snapshot_folder(database, generation), options) or VectorView(options)
+    view = _from_snapshot(database, generation, options)
+    if view is not None:
+        live = catch_up(view, database, generation, options.dimension)
+        if np.array_equal(view.ids(), live.ids):
+            return view
+    view = VectorView(options)
     catch_up(view, database, generation, options.dimension)
     return view
 
 
-def catch_up(view: VectorView, database: Database, generation: int, dimension: int) -> None:
-    """Takes what is gone out of the view, and what came since into it."""
-    known = view.ids()
-    if len(known):
-        view.remove(np.setdiff1d(known, live_passages(database).ids, assume_unique=True))
+def _from_snapshot(database: Database, generation: int, options: ViewOptions) -> VectorView | None:
+    """None where there is none, or none that can be of this database."""
+    view = VectorView.open(snapshot_folder(database, generation), options)
+    # A passage beyond the last that the database ever had: the database is an older copy, put back in its place.
+    return None if view is None or view.max_id > last_passage(database) else view
+
+
+def last_passage(database: Database) -> int:
+    """The largest id that any passage ever had; 0 where there was none."""
+    rows = database.read("SELECT seq FROM sqlite_sequence WHERE name = 'passages'")
+    return int(rows[0]["seq"]) if rows else 0
+
+
+def catch_up(view: VectorView, database: Database, generation: int, dimension: int) -> LivePassages:
+    """Takes what is gone out of the view, and what came since into it. Returns: what is there."""
+    live = live_passages(database)
+    view.remove(np.setdiff1d(view.ids(), live.ids, assume_unique=True))
     for ids, documents, vectors in vectors_after(database, generation, view.max_id, dimension):
         view.add(ids, documents, vectors)
+    return live
 
 
 def live_passages(database: Database) -> LivePassages:
@@ -89,6 +107,17 @@ def vectors_after(
             block, size = [], 0
     if block:
         yield _joined(block, dimension)
+
+
+def snapshot_bytes(database: Database, generation: int) -> int:
+    return sum(map(_size_of, snapshot_folder(database, generation).rglob("*")))
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:  # of the snapshot before, swept meanwhile
+        return 0
 
 
 def drop_snapshots(database: Database, *, but: int) -> None:

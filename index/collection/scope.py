@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from index.collection.filters import Filter, Scalar, matches
+from index.collection.attributes import Scalar
+from index.collection.filters import Filter, matches
 from local_llm.permissions import Principals
 
 

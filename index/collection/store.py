@@ -5,8 +5,12 @@ same lock before the change is acknowledged. Searches take no lock: what they fi
 database before it leaves, and a search that met a change in the making is made again.
 """
 
+import json
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -14,29 +18,43 @@ import numpy as np
 
 from index.collection import documents as rows
 from index.collection.attachments import Attachments
+from index.collection.attributes import Scalar, checked_text
 from index.collection.catalog import Catalog
 from index.collection.database import Database, to_json
 from index.collection.documents import Access, Counts, Ids, NewDocument, StoredDocument, Vectors, Written
-from index.collection.filters import Scalar
-from index.collection.live_view import Generation, catch_up, drop_snapshots, open_view, snapshot_folder
+from index.collection.live_view import (
+    Generation,
+    catch_up,
+    drop_snapshots,
+    open_view,
+    snapshot_bytes,
+    snapshot_folder,
+)
 from index.collection.next_generation import NextGeneration
 from index.collection.scope import Candidate, Scope
-from index.interface import DocumentInfo, DocumentText, Hit
+from index.collection.storage_errors import of_disk, read_back
+from index.interface import DocumentInfo, DocumentText, Hit, Record
+from index.vectors.rows import checked_vectors
 from index.vectors.view import VectorView, ViewOptions, ViewStats
-from local_llm.errors import InvalidInputError
+from local_llm.errors import ConflictError, InvalidInputError, LocalLLMError
 from local_llm.permissions import Principals
 
 # A search that meets changes again and again is made while there can be none.
 ATTEMPTS = 3
 MOST_RECORDED_QUERIES = 1000
-# A snapshot is written anew once so many passages came or went since the last, or this share of them all.
-SNAPSHOT_PASSAGES = 2000
-SNAPSHOT_SHARE = 0.05
-LENGTH_TOLERANCE = 1e-3
 
-# The view is measured with recorded queries once there are so many, and again when it has grown by half.
+# The view is measured with recorded queries once there are so many, and again when they have grown by half.
 ENOUGH_QUERIES = 50
 GROWN = 1.5
+
+
+@dataclass(frozen=True)
+class SnapshotPolicy:
+    """A snapshot is written anew once so many passages came or went since the last, and this share of them all."""
+
+    passages: int = 2000
+    share: float = 0.05
+
 
 Options = Callable[[int], ViewOptions]
 """How vectors of a dimension are to be held."""
@@ -48,27 +66,39 @@ Sample = Callable[["CollectionStore"], Vectors]
 class CollectionStore:
     """An open collection. Its methods may be called from several threads at once."""
 
-    def __init__(self, path: Path, options: Options):
+    def __init__(self, path: Path, options: Options, snapshots: SnapshotPolicy | None = None):
         self._database = Database(path)
         self.attachments = Attachments(self._database)
         self._options = options
-        self._catalog = Catalog(self._database.iterate("SELECT number, allow FROM documents"), self._column)
-        self._generation = self._active_generation()
-        self._view = self._view_of(self._generation.number, self._generation.dimension)
+        self._snapshots = snapshots or SnapshotPolicy()
+        self._upkeep = threading.Lock()  # held by whoever maintains, or closes
+        try:
+            with read_back(path):
+                self._catalog = Catalog(self._database.iterate("SELECT number, allow FROM documents"), self._column)
+                self._generation = self._active_generation()
+                self._view = self._view_of(self._generation.number, self._generation.dimension)
+        except BaseException:
+            self._database.close()
+            raise
         self._changed = 0  # passages that came or went since the last snapshot
         self._closed = False
-        self._measured_rows = 0  # how many there were when the view was last measured
+        self._recorded = self._database.read("SELECT count(*) AS queries FROM recorded_queries")[0]["queries"]
+        self._measured_queries = self._recorded  # recorded when the view was last measured with them
         self._asked: deque[Vectors] = deque(maxlen=MOST_RECORDED_QUERIES)
 
     def close(self, *, snapshot: bool = True) -> None:
         """Leaves a snapshot behind if the last one is out of date, unless told not to."""
-        with self._database.lock:
-            if snapshot:
-                self._write_recorded()
-                if self._changed:
-                    self.save_view()
+        with self._upkeep, self._database.lock:
+            if self._closed:
+                return
             self._closed = True
-            self._database.close()
+            try:
+                if snapshot:
+                    self._write_recorded()
+                    if self._changed:
+                        self.save_view()
+            finally:
+                self._database.close()
 
     @property
     def generation(self) -> Generation:
@@ -76,20 +106,23 @@ class CollectionStore:
 
     # Writing
 
-    def write(self, documents: Sequence[NewDocument]) -> list[bool]:
+    def write(self, documents: Sequence[NewDocument], fingerprint: str | None = None) -> list[bool]:
         """Adds documents, or replaces those of their names: each new version whole, nothing of the old one left.
+
+        `fingerprint`: of the encoder that made the vectors, unless the collection has none.
 
         Returns: for each, whether it replaced one.
 
         Raises: IntegrityError if a passage lies outside its text; InvalidInputError for vectors that are none of
-        this collection; OutOfSpaceError. Nothing has changed then.
+        this collection; ConflictError if it has moved to another encoder; OutOfSpaceError. Nothing has changed
+        then.
         """
         if not documents:
             return []
-        dimension = self._generation.dimension or documents[0].vectors.shape[-1]
-        for document in documents:
-            _check_vectors(document, dimension)
         with self._database.lock:
+            self._refuse_other_encoder(fingerprint)
+            dimension = self._generation.dimension or documents[0].vectors.shape[-1]
+            documents = [_checked(document, dimension) for document in documents]
             with self._database.transaction() as connection:
                 self._learn_dimension(connection, dimension)
                 written = [self._write(connection, document) for document in documents]
@@ -124,6 +157,17 @@ class CollectionStore:
                 self._catalog.drop(document.number)
                 self._forget(document.passage_ids)
         return len(gone)
+
+    def remove_unchanged(self, found: Sequence[DocumentInfo], principals: Principals) -> int:
+        """Removes those that are still there as they were found, all or none; returns how many."""
+        with self._database.lock:
+            there = {one.id: one.version for one in self.documents(principals)}
+            return self.remove([one.name for one in found if there.get(one.id) == one.version], principals)
+
+    def remove_matching(self, scope: Scope, names: Sequence[str] | None) -> int:
+        """Removes what records() would return, and nothing that comes meanwhile."""
+        with self._database.lock:
+            return self.remove([record.name for record in self.records(scope, names)], scope.principals)
 
     def detach(self, file_ids: Sequence[str]) -> None:
         """Removes uploads that were attached, and what was made of them."""
@@ -164,7 +208,8 @@ class CollectionStore:
 
     def record_query(self, query: Vectors) -> None:
         """Remembers a question's vector for measuring; on the disk with the next maintenance."""
-        self._asked.append(query)
+        if query.shape == (self._generation.dimension,):
+            self._asked.append(query)
 
     # Reading
 
@@ -194,12 +239,27 @@ class CollectionStore:
         """Raises: NotFoundError if it is not there, not visible, or of another version."""
         return rows.text_of(self._database, identifier, version, principals)
 
+    def records(self, scope: Scope, names: Sequence[str] | None) -> list[Record]:
+        """The documents of these names (None: of any) that are within the scope, in the order of their numbers."""
+        if names is not None:
+            return rows.records(self._database, rows.named(self._database, names), scope)
+        mask = self._catalog.allowed(scope.principals, scope.filter)
+        numbers = None if mask is None else np.flatnonzero(mask).tolist()
+        return rows.records(self._database, numbers, scope)
+
     def encoded(self, document: StoredDocument) -> dict[str, Vectors]:
-        """What was encoded of a document, with its vectors: equal text need not be encoded again."""
-        vectors = rows.vectors_of(self._database, self._generation.number, document.number, document.passages)
-        if vectors is None:
-            return {}
-        return dict(zip(rows.encoded_passages(self._database, document.number), vectors, strict=False))
+        """What was encoded of a document, with its vectors: equal text need not be encoded again.
+
+        Nothing if another version has taken its place.
+        """
+        with self._database.one_commit():
+            now = rows.find(self._database, document.name)
+            if now is None or (now.id, now.version) != (document.id, document.version):
+                return {}
+            vectors = rows.vectors_of(self._database, self._generation.number, now.number, now.passages)
+            if vectors is None:
+                return {}
+            return dict(zip(rows.encoded_passages(self._database, now.number), vectors, strict=True))
 
     def counts(self, principals: Principals) -> Counts:
         return rows.counts(self._database, principals)
@@ -209,8 +269,8 @@ class CollectionStore:
         return None if self._view is None else self._view.stats()
 
     def bytes(self) -> int:
-        folder = snapshot_folder(self._database, self._generation.number)
-        return self._database.bytes() + sum(path.stat().st_size for path in folder.glob("*"))
+        """On the disk."""
+        return self._database.bytes() + snapshot_bytes(self._database, self._generation.number)
 
     # Upkeep
 
@@ -219,23 +279,36 @@ class CollectionStore:
 
         `sample` makes queries from what is stored, to measure with as long as none were asked.
         """
-        with self._database.lock:
+        with self._upkeep:
             if self._closed:
                 return False
-            self._write_recorded()
-        if self._view is not None and self._view.maintain():
-            return True
-        self._measure(sample)
-        if self._snapshot_is_old():
-            self.save_view()
-        return False
+            with self._database.lock:
+                self._write_recorded()
+            if self._view is not None and self._view.maintain():
+                return True
+            self._measure(sample)
+            if self._snapshot_is_old():
+                self.save_view()
+            return False
 
     def save_view(self) -> None:
-        """Writes a snapshot: the next opening reads it instead of all vectors."""
-        view = self._view
-        if view is not None:
-            self._changed = 0
-            view.save(snapshot_folder(self._database, self._generation.number))
+        """Writes a snapshot: the next opening reads it instead of all vectors.
+
+        Raises: OutOfSpaceError and whatever else the disk has to say; the snapshot before stays then.
+        """
+        with self._database.lock:  # else the view of one generation could become the snapshot of the next
+            view, folder = self._view, snapshot_folder(self._database, self._generation.number)
+            changed, self._changed = self._changed, 0
+        if view is None:
+            return
+        try:
+            view.save(folder)
+        except BaseException as error:
+            with self._database.lock:
+                self._changed += max(1, changed)
+            if isinstance(error, OSError):
+                raise of_disk(error, folder) from error
+            raise
 
     # Another encoder
 
@@ -262,8 +335,9 @@ class CollectionStore:
                 connection.execute("DELETE FROM recorded_queries")
             self._asked.clear()
             self._view, self._generation = view, self._active_generation()
-            self._measured_rows = 0
-            self.save_view()
+            self._recorded = self._measured_queries = 0
+            with suppress(LocalLLMError):  # adopted it is; upkeep tries again to write the snapshot
+                self.save_view()
             drop_snapshots(self._database, but=self._generation.number)
 
     def _caught_up(self, view: VectorView | None, following: NextGeneration) -> VectorView | None:
@@ -284,9 +358,21 @@ class CollectionStore:
         return Generation(**found[0])
 
     def _column(self, key: str) -> Iterator[tuple[int, Scalar]]:
-        query = "SELECT number, value, type FROM documents, json_each(attributes) WHERE key = :key"
-        for number, value, kind in self._database.iterate(query, key=key):
-            yield number, bool(value) if kind in ("true", "false") else value
+        # Read by Python, as hits are: SQLite rounds some numbers and cuts some texts differently.
+        query = "SELECT number, attributes FROM documents WHERE instr(attributes, :key)"
+        for number, attributes in self._database.iterate(query, key=f"{to_json(key)}: "):
+            value = json.loads(attributes).get(key)
+            if value is not None:
+                yield number, value
+
+    def _refuse_other_encoder(self, fingerprint: str | None) -> None:
+        """A move to another encoder can end between encoding and writing; vectors do not tell whose they are."""
+        if fingerprint is not None and fingerprint != self._generation.fingerprint:
+            raise ConflictError(
+                f"the collection {self._database.path.parent.name} has moved to the encoder "
+                f"{self._generation.encoder!r} meanwhile",
+                hint="try again",
+            )
 
     def _learn_dimension(self, connection: Connection, dimension: int) -> None:
         if self._generation.dimension is None:
@@ -322,19 +408,20 @@ class CollectionStore:
 
     def _set_access(self, old: StoredDocument, access: Access) -> None:
         allow, attributes = access.over(old)
-        if (allow, attributes) == (old.allow, old.attributes):
+        values = to_json(allow), to_json(attributes)
+        if values == (to_json(old.allow), to_json(old.attributes)):  # as JSON: to Python, True is 1
             return
         with self._database.transaction() as connection:
             connection.execute(
                 "UPDATE documents SET allow = ?, attributes = ? WHERE number = ?",
-                (to_json(allow), to_json(attributes), old.number),
+                (*values, old.number),
             )
             connection.execute(
                 """UPDATE attachments SET allow = ?, attributes = ?
                 WHERE file_id = (SELECT file_id FROM documents WHERE number = ?)""",
-                (to_json(allow), to_json(attributes), old.number),
+                (*values, old.number),
             )
-        self._catalog.put(old.number, to_json(allow), attributes)
+        self._catalog.put(old.number, values[0], attributes)
 
     def _hits(self, collection: str, candidates: Sequence[Candidate], scope: Scope) -> list[Hit]:
         found = rows.hit_rows(self._database, [one.passage_id for one in candidates], scope)
@@ -357,21 +444,23 @@ class CollectionStore:
                 "DELETE FROM recorded_queries WHERE id <= (SELECT max(id) FROM recorded_queries) - ?",
                 (MOST_RECORDED_QUERIES,),
             )
+        self._recorded = min(self._recorded + len(asked), MOST_RECORDED_QUERIES)
 
     def _measure(self, sample: Sample) -> None:
-        """Measures the view, and has it tuned, when it has become another since: built, or grown by half."""
-        stats = self.view_stats()
-        if stats is None or stats.effort is None:  # exact: there is nothing to tune
+        """Gives a view that approximates queries to be tuned with: better ones as soon as there are."""
+        view = self._view
+        if view is None or view.stats().effort is None:  # exact: there is nothing to tune
             return
-        if stats.recall is not None and stats.rows < GROWN * self._measured_rows:
+        if self._recorded >= ENOUGH_QUERIES and (
+            view.questions_source != "queries" or self._recorded >= GROWN * self._measured_queries
+        ):
+            self._measured_queries = self._recorded
+            view.measure(self._recorded_queries(), "queries")
+        elif view.questions_source is None:
+            view.measure(sample(self), "passages")
+        else:
             return
-        recorded = self._recorded_queries()
-        asked = len(recorded) >= ENOUGH_QUERIES
-        queries = recorded if asked else sample(self)
-        if self._view is not None and len(queries):
-            self._view.measure(queries, "queries" if asked else "passages")
-            self._measured_rows = stats.rows
-            self._changed += 1  # the snapshot has another effort now
+        self._changed += 1  # the snapshot has another effort
 
     def _recorded_queries(self) -> Vectors:
         rows_ = self._database.read("SELECT vector FROM recorded_queries ORDER BY id DESC")
@@ -387,18 +476,22 @@ class CollectionStore:
 
     def _snapshot_is_old(self) -> bool:
         stats = self.view_stats()
-        return stats is not None and self._changed > max(SNAPSHOT_PASSAGES, SNAPSHOT_SHARE * stats.rows)
-
-
-def _check_vectors(document: NewDocument, dimension: int) -> None:
-    vectors, expected = document.vectors, (len(document.passages), dimension)
-    if vectors.shape != expected:
-        raise InvalidInputError(
-            f"{document.name}: {len(vectors)} vectors of {vectors.shape[-1]} numbers; "
-            f"expected {expected[0]} of {expected[1]}",
-            param="vector",
+        return stats is not None and self._changed > max(
+            self._snapshots.passages, self._snapshots.share * stats.rows
         )
-    lengths = np.linalg.norm(vectors, axis=1)
-    if not np.allclose(lengths, 1, atol=LENGTH_TOLERANCE):  # also where a number is not finite
-        wrong = lengths[~np.isclose(lengths, 1, atol=LENGTH_TOLERANCE)][0]
-        raise InvalidInputError(f"{document.name}: a vector has length {wrong:g}; expected 1", param="vector")
+
+
+def _checked(document: NewDocument, dimension: int) -> NewDocument:
+    """As it is to be stored: names that the database keeps, vectors of length 1 as exactly as numbers have it.
+
+    Whatever is stored has to be taken by the view, which looks as closely: not even a rounding error may come
+    between, or a document would be there and never be found.
+    """
+    for text, what in ((document.name, "the name"), (document.filename, "the file name")):
+        checked_text(text, f"{what} of a document", "name")
+    vectors = checked_vectors(document.vectors, dimension, f"vectors of {document.name}")
+    if len(vectors) != len(document.passages):
+        raise InvalidInputError(
+            f"{document.name}: {len(vectors)} vectors for {len(document.passages)} passages", param="vector"
+        )
+    return replace(document, vectors=vectors / np.linalg.norm(vectors, axis=1, keepdims=True))

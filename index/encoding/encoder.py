@@ -1,150 +1,123 @@
-"""Texts into vectors: the home of sentence-transformers."""
+"""Texts into vectors."""
 
-import copy
-import hashlib
-import json
-import logging
-import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from local_llm.errors import InvalidInputError
-from local_llm.fileio import read_json
-from local_llm.models import read_manifest
+from index.encoding import converted
+from index.encoding.openvino_graph import OpenVINOModel
+from index.encoding.recipe import Precision, Recipe, fingerprint_of, recipe_of
+from index.encoding.torch_model import TorchModel
+from index.encoding.turns import Turns
+from local_llm.errors import ConflictError
+
+__all__ = ["BATCH", "Encoded", "Encoder", "Recipe", "Vectors", "fingerprint_of", "recipe_of"]
 
 Vectors = NDArray[np.float32]
 
 BATCH = 32
-# Source: the model cards of BAAI/bge-*-en and en-v1.5. BGE-M3 was trained without an instruction.
-BGE_QUERY_PROMPT = "Represent this sentence for searching relevant passages: "
-PRECISION = "float32"
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How texts become vectors beyond the weights. `pooling` None: as the model's own modules say."""
+class Encoded:
+    """`vectors`: float32 [texts, dimension], rows of length 1. `tokens`: read of each text, special ones and prompt
+    included. `truncated`: how many texts were longer than the encoder reads."""
 
-    pooling: Literal["cls", "mean"] | None
-    query_prompt: str
-    document_prompt: str
-    precision: str = PRECISION
+    vectors: Vectors
+    tokens: list[int]
+    truncated: int
 
 
 class Encoder:
-    """A loaded encoder. One call runs at a time; the others wait their turn.
+    """A loaded encoder, for any number of threads: queries that wait together are encoded together, and before the
+    next batch of documents.
 
-    `path` is a folder of the model store. `device` is "auto", "cpu" or "cuda".
+    `path` is a folder of the model store, `device` is "auto", "cpu" or "cuda". int8 needs `derived`, the folder of
+    what was converted (converted.py): it runs on the CPU whatever the device.
+
+    Raises: ConflictError if the encoder does not hold its scores in int8.
     """
 
-    def __init__(self, path: Path, device: str):
+    def __init__(self, path: Path, device: str, precision: Precision = "float32", derived: Path | None = None):
         self.name = path.name
-        self.recipe = recipe_of(path)
-        self.fingerprint = fingerprint_of(path)
-        self._model = _load(path, self.recipe, device)
-        self._lock = threading.Lock()
-        # A copy: padding and truncation, which encoding sets, would cut what is only to be counted.
-        self._tokenizer = copy.deepcopy(self._model.tokenizer.backend_tokenizer)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self.precision = precision
+        self.recipe = recipe_of(path, precision)
+        self.fingerprint = fingerprint_of(path, precision)
+        self._model = _int8_model(path, derived) if precision == "int8" else TorchModel(path, self.recipe, device)
+        self._tokenizer = self._model.tokenizer
+        self._turns = Turns()
 
     @property
     def dimension(self) -> int:
-        return int(self._model.get_embedding_dimension())
+        return self._model.dimension
 
     @property
     def max_tokens(self) -> int:
         """Tokens of a text that are read, the special ones and the prompt not counted."""
-        special = self._tokenizer.num_special_tokens_to_add(False)
-        return int(self._model.max_seq_length) - special - len(self.token_ends(self.recipe.document_prompt))
+        prompt = self.count_tokens(self.recipe.document_prompt)
+        return self._tokenizer.max_tokens - self._tokenizer.special_tokens - prompt
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self._tokenizer.vocabulary_size
 
     def token_ends(self, text: str) -> list[int]:
         """For each token of the text, special ones not included, the character where it ends."""
-        return [end for _, end in self._tokenizer.encode(text, add_special_tokens=False).offsets]
+        return self._tokenizer.ends(text)
 
     def count_tokens(self, text: str) -> int:
         return len(self.token_ends(text))
 
+    def token_ids(self, text: str) -> list[int]:
+        """Special tokens not included; nothing is cut."""
+        return self._tokenizer.ids(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(ids)
+
     def text_of_token_ids(self, ids: Sequence[int]) -> str:
-        """The text of ids that a client sends in its place, with or without special tokens around it.
+        """The text of ids that a client sends in its place.
 
         Raises: InvalidInputError if they are of another tokenizer: the text does not give the same ids again.
         """
-        if ids and min(ids) >= 0 and max(ids) < self._tokenizer.get_vocab_size():
-            text = str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
-            bare = self._tokenizer.encode(text, add_special_tokens=False).ids
-            if list(ids) in (list(bare), list(self._tokenizer.encode(text).ids)):
-                return text
-        raise InvalidInputError("token ids of another tokenizer; send strings", param="input")
+        return self._tokenizer.text_of(ids)
 
     def encode_documents(self, texts: Sequence[str]) -> Vectors:
         """Returns: float32 [texts, dimension], rows of length 1."""
-        return self._encode(texts, self.recipe.document_prompt)
+        return self.encode(texts, "document").vectors
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """Returns: float32 [texts, dimension], rows of length 1."""
-        return self._encode(texts, self.recipe.query_prompt)
+        return self.encode(texts, "query").vectors
 
-    def _encode(self, texts: Sequence[str], prompt: str) -> Vectors:
-        with self._lock:
-            vectors = self._model.encode(
-                list(texts),
-                prompt=prompt or None,
-                batch_size=BATCH,
-                normalize_embeddings=True,
-                convert_to_numpy=True,
-                show_progress_bar=False,
-            )
-        return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.dimension)
+    def encode(self, texts: Sequence[str], kind: str) -> Encoded:
+        """`kind` is "query" or "document": it decides on the prompt, and on who goes first."""
+        prompt = self.recipe.query_prompt if kind == "query" else self.recipe.document_prompt
+        read = self._tokenizer.read([prompt + text for text in texts])
+        tokens = [len(ids) for ids in read.ids]
+        vectors = np.empty((len(texts), self.dimension), np.float32)
+        # Batches of like length: little is spent on padding.
+        order = sorted(range(len(texts)), key=tokens.__getitem__)
+        take_turn = self._turns.queries if kind == "query" else self._turns.documents
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            vectors[rows] = take_turn(partial(self._batch, prompt), [texts[row] for row in rows])
+        return Encoded(vectors, tokens, sum(read.cut))
 
-
-def recipe_of(path: Path) -> Recipe:
-    """Read from the folder's own files; what a plain BGE folder leaves unsaid is filled in."""
-    prompts = _read_if_there(path / "config_sentence_transformers.json").get("prompts") or {}
-    name = f"{path.name} {_read_if_there(path / 'config.json').get('_name_or_path', '')}".lower()
-    bge = "bge" in name
-    default_query = BGE_QUERY_PROMPT if bge and "bge-m3" not in name else ""
-    plain = not (path / "modules.json").exists()
-    return Recipe(
-        pooling=("cls" if bge else "mean") if plain else None,
-        query_prompt=prompts.get("query") or default_query,
-        document_prompt=prompts.get("document") or prompts.get("passage") or "",
-    )
+    def _batch(self, prompt: str, texts: Sequence[str]) -> Vectors:
+        ids = self._tokenizer.read([prompt + text for text in texts]).ids
+        vectors = self._model.encode(texts, prompt, ids)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def fingerprint_of(path: Path) -> str:
-    """What a collection is bound to: equal fingerprints give equal vectors. Needs no loaded model."""
-    parts = {"model": read_manifest(path).sha256, **asdict(recipe_of(path))}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _read_if_there(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
-
-
-def _load(path: Path, recipe: Recipe, device: str) -> Any:
-    # Imported along by peft, it warns of a kernel that it would fetch from a hub; encoding needs none.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    return SentenceTransformer(
-        str(path) if recipe.pooling is None else None,
-        modules=None if recipe.pooling is None else _plain_modules(path, recipe.pooling),
-        device=None if device == "auto" else device,
-        local_files_only=True,
-        trust_remote_code=False,
-    )
-
-
-def _plain_modules(path: Path, pooling: str) -> list[Any]:
-    from sentence_transformers.base.modules import Transformer
-    from sentence_transformers.sentence_transformer.modules import Pooling
-
-    transformer = Transformer(str(path), model_kwargs={"local_files_only": True})
-    return [transformer, Pooling(transformer.get_embedding_dimension(), pooling)]
+def _int8_model(path: Path, derived: Path | None) -> OpenVINOModel:
+    if derived is None:
+        raise ValueError("an int8 encoder needs the folder of converted ones")
+    check = converted.convert_once(path, derived)
+    if not check.kept:
+        raise ConflictError(f"{path.name} has no int8 form: {check.reason}", hint='set index.precision = "auto"')
+    return OpenVINOModel(converted.folder_of(path, derived))

@@ -70,7 +70,7 @@ class Destination(Protocol):
 
     def update_if_unchanged(self, name: str, sha256: str, splitting: dict[str, int], access: Access) -> bool: ...
 
-    def write(self, documents: Sequence[NewDocument]) -> list[bool]: ...
+    def write(self, documents: Sequence[NewDocument], fingerprint: str | None = None) -> list[bool]: ...
 
     def find(self, name: str) -> StoredDocument | None: ...
 
@@ -154,7 +154,9 @@ class Ingestion:
         passages = [passage for prepared in group for passage in prepared.passages]
         new = [passage for passage in passages if passage.encoded not in known]
         known.update(zip((one.encoded for one in new), encode_by_length(self.encoder, new), strict=True))
-        replaced = self.store.write([self._document(prepared, known) for prepared in group])
+        replaced = self.store.write(
+            [self._document(prepared, known) for prepared in group], self.encoder.fingerprint
+        )
         self._counts["replaced"] += sum(replaced)
         self._counts["added"] += len(replaced) - sum(replaced)
         self._counts["passages"] += len(new)

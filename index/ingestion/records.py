@@ -7,10 +7,12 @@ from time import perf_counter
 
 import numpy as np
 
+from index.collection.attributes import checked_attributes, checked_text, shown
 from index.collection.documents import Access, NewDocument, Vectors
-from index.collection.filters import checked_scalar
 from index.collection.store import CollectionStore
-from index.documents.parse import PLAIN, ParsedDocument, clean_text
+from index.documents.document import ParsedDocument
+from index.documents.media_types import PLAIN
+from index.documents.parse import clean_text
 from index.documents.split import Passage
 from index.encoding.encoder import Encoder
 from index.ingestion.ingest import encode_by_length, refuse_equal
@@ -24,13 +26,14 @@ SPLITTING = {"chunk_tokens": 0, "overlap_tokens": 0}
 @dataclass(frozen=True)
 class RecordDocuments:
     documents: list[NewDocument]
+    fingerprint: str | None
     encoded_tokens: int
     seconds: float
 
     def into(self, store: CollectionStore) -> IngestReport:
         """Writes them, all or none."""
         started = perf_counter()
-        replaced = store.write(self.documents)
+        replaced = store.write(self.documents, self.fingerprint)
         return IngestReport(
             added=len(replaced) - sum(replaced),
             replaced=sum(replaced),
@@ -56,22 +59,23 @@ def as_documents(records: Sequence[Record], access: Access, encoder: Encoder | N
         for at, (record, passage) in enumerate(zip(records, passages, strict=True))
     ]
     tokens = sum(passage.tokens for passage in passages)
-    return RecordDocuments(documents, tokens, perf_counter() - started)
+    fingerprint = None if encoder is None else encoder.fingerprint
+    return RecordDocuments(documents, fingerprint, tokens, perf_counter() - started)
 
 
 def _passage(record: Record, encoder: Encoder | None) -> Passage:
+    checked_text(record.name, "the name of a record", "records")
     text = clean_text(record.text)
-    if not record.name or not text.strip():
-        raise InvalidInputError(f"the record {record.name!r} has no name or no text", param="records")
+    if not text.strip():
+        raise InvalidInputError(f"the record {shown(record.name)} has no text", param="records")
     tokens = 0 if encoder is None else encoder.count_tokens(text)
     return Passage(start=0, end=len(text), page=None, heading="", encoded=text, tokens=tokens)
 
 
 def _document(record: Record, passage: Passage, vectors: Vectors, access: Access) -> NewDocument:
-    attributes = {
-        key: checked_scalar(value, f"{record.name}: attribute {key!r}") for key, value in record.attributes.items()
-    }
-    parsed = ParsedDocument(title=record.title or record.name, text=passage.encoded, pages=(), media_type=PLAIN)
+    attributes = checked_attributes(record.attributes, record.name)
+    title = clean_text(record.title) or record.name
+    parsed = ParsedDocument(title=title, text=passage.encoded, pages=(), media_type=PLAIN)
     return NewDocument(
         name=record.name,
         filename=record.name,
@@ -88,7 +92,7 @@ def _encoded(records: Sequence[Record], passages: list[Passage], encoder: Encode
     for record in records:
         if record.vector is not None:
             raise InvalidInputError(
-                f"the record {record.name!r} brings a vector, but the collection's encoder makes them",
+                f"the record {shown(record.name)} brings a vector, but the collection's encoder makes them",
                 hint="send the text alone, or create a collection with a dimension instead of an encoder",
                 param="records",
             )
@@ -96,14 +100,27 @@ def _encoded(records: Sequence[Record], passages: list[Passage], encoder: Encode
 
 
 def _vectors(records: Sequence[Record]) -> Vectors:
-    return np.stack([_unit(record) for record in records]) if records else np.empty((0, 0), np.float32)
+    vectors = [unit_vector(record.vector, f"the record {shown(record.name)}", "records") for record in records]
+    for record, vector in zip(records, vectors, strict=True):
+        if vector.shape != vectors[0].shape:
+            raise InvalidInputError(
+                f"the record {shown(record.name)} brings {len(vector)} numbers, the first one {len(vectors[0])}",
+                param="records",
+            )
+    return np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
 
 
-def _unit(record: Record) -> Vectors:
-    vector = np.asarray([] if record.vector is None else record.vector, np.float64)
-    length = np.linalg.norm(vector)
-    if not np.isfinite(length) or length == 0:
-        raise InvalidInputError(
-            f"the record {record.name!r}: expected a vector of finite numbers, not all 0", param="records"
-        )
-    return (vector / length).astype(np.float32)
+def unit_vector(numbers: Sequence[float] | None, what: str, param: str) -> Vectors:
+    """float32 [dimension], of length 1, whatever the length of what came.
+
+    Raises: InvalidInputError for what has no direction.
+    """
+    try:
+        vector = np.asarray([] if numbers is None else numbers, np.float64)
+    except (TypeError, ValueError, OverflowError):  # texts, lists of unequal length, whole numbers beyond 1e308
+        vector = np.empty(0)
+    largest = np.abs(vector).max(initial=0)
+    if vector.ndim != 1 or not np.isfinite(largest) or largest == 0:
+        raise InvalidInputError(f"{what}: expected a vector of finite numbers, not all 0", param=param)
+    vector = vector / largest  # squares of very large and very small numbers are none
+    return (vector / np.linalg.norm(vector)).astype(np.float32)

@@ -15,6 +15,10 @@ class AccessLock:
         self._writer = False
         self._writers_waiting = 0
 
+    @property
+    def writer_waits(self) -> bool:
+        return self._writers_waiting > 0
+
     def acquire_read(self) -> None:
         with self._condition:
             while self._writer or self._writers_waiting:

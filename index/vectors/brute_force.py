@@ -91,10 +91,21 @@ def merged(one: Found, other: Found, k: int) -> Found:
 
 def top_k(scores: Vectors, k: int) -> Found:
     """Each line's k best, best first, and their places; fewer where there are fewer."""
-    if k < scores.shape[1]:
-        places = np.argpartition(scores, -k, axis=1)[:, -k:]
-        scores = np.take_along_axis(scores, places, axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")
-        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(places, order, axis=1)
-    order = np.argsort(-scores, axis=1, kind="stable")
-    return np.take_along_axis(scores, order, axis=1), order
+    if len(scores) == 1:  # plain indexing: take_along_axis costs more than the rest of a small search
+        best = _top_places(scores[0], k)
+        return scores[:, best], best[None]
+    places = np.argsort(-scores, axis=1, kind="stable")[:, :k] if k >= scores.shape[1] else _partition(scores, k)
+    return np.take_along_axis(scores, places, axis=1), places
+
+
+def _top_places(scores: Vectors, k: int) -> RowNumbers:
+    if k >= len(scores):
+        return np.argsort(-scores, kind="stable")
+    places = np.argpartition(scores, -k)[-k:]
+    return places[np.argsort(-scores[places], kind="stable")]
+
+
+def _partition(scores: Vectors, k: int) -> RowNumbers:
+    places = np.argpartition(scores, -k, axis=1)[:, -k:]
+    order = np.argsort(-np.take_along_axis(scores, places, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(places, order, axis=1)

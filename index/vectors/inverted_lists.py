@@ -13,6 +13,7 @@ from index.vectors.brute_force import RowNumbers
 from index.vectors.rows import Vectors
 
 Lists = NDArray[np.int64]
+Bits = NDArray[np.uint8]
 
 # Source: docs/benchmarks.md. Between 512 and 2,048 lists for 200,000 rows nothing was gained or lost beyond noise.
 LISTS_PER_ROOT = 4
@@ -28,12 +29,13 @@ ITERATIONS = 10
 
 
 class InvertedLists:
-    """Covers rows 0..count-1. One thread may append while no other searches; see `lists_of` for the rest."""
+    """Covers rows 0..count-1. One thread may append while no other searches; see `by_nearness` for the rest."""
 
     def __init__(self, index: Any):
         self._index = index
         self.centroids: Vectors = index.quantizer.reconstruct_n(0, index.nlist)
         self.list_of_row = np.empty(0, np.uint16)  # replaced, never written to, once it can be seen
+        self._parameters: dict[int, Any] = {}  # by number of probes: making them costs 8 microseconds
 
     @classmethod
     def trained(cls, sample: Vectors) -> "InvertedLists":
@@ -81,21 +83,30 @@ class InvertedLists:
         self._index.add(vectors)
         self.list_of_row = np.concatenate((self.list_of_row, assigned))
 
-    def scan(self, queries: Vectors, wanted: int, probes: int, bits: NDArray[np.uint8] | None = None) -> RowNumbers:
+    def scan(self, queries: Vectors, wanted: int, probes: int, bits: Bits | None = None) -> RowNumbers:
         """Rows that are probably among the nearest, of the `probes` nearest lists.
 
-        bits: which rows are admitted, as `np.packbits(mask, bitorder="little")`; None: all.
+        bits: which rows are admitted, `np.packbits(mask of rows, bitorder="little")`; None: all.
 
         Returns: int64 [queries, wanted], in no particular order, -1 where there is none.
         """
         import faiss
 
-        selector = None if bits is None else faiss.IDSelectorBitmap(bits)
-        parameters = faiss.SearchParametersIVF(nprobe=min(probes, self.lists), sel=selector)
+        parameters = self._parameters.get(probes)
+        if bits is not None:
+            selector = faiss.IDSelectorBitmap(bits)
+            parameters = faiss.SearchParametersIVF(nprobe=min(probes, self.lists), sel=selector)
+        elif parameters is None:
+            parameters = self._parameters[probes] = faiss.SearchParametersIVF(nprobe=min(probes, self.lists))
         return self._index.search(queries, wanted, params=parameters)[1]
 
-    def scan_lists(self, query: Vectors, wanted: int, lists: Lists, bits: NDArray[np.uint8]) -> RowNumbers:
-        """The same of these lists only. query: float32 [1, dimension]. Returns: int64 [1, wanted]."""
+    def scan_lists(self, query: Vectors, wanted: int, lists: Lists, bits: Bits) -> RowNumbers:
+        """The same of these lists only, and of the rows that are admitted.
+
+        query: float32 [1, dimension]; bits: as of `scan`.
+
+        Returns: int64 [1, wanted].
+        """
         import faiss
 
         # FAISS's own wrapper of this call takes no parameters (faiss/class_wrappers.py).
@@ -108,18 +119,13 @@ class InvertedLists:
         self._index.search_preassigned_c(1, pointer(query), wanted, *arrays, False, parameters)
         return rows
 
-    def lists_of(self, query: Vectors, probes: int, occupied: NDArray[np.bool_] | None = None) -> Lists:
-        """The `probes` lists nearest to the query, of those that are occupied. query: float32 [dimension].
+    def by_nearness(self, query: Vectors, occupied: NDArray[np.bool_]) -> Lists:
+        """The lists that are occupied, nearest first. query: float32 [dimension].
 
         Needs no lock: centroids do not change.
         """
-        nearness = self.centroids @ query
-        if occupied is not None:
-            nearness[~occupied] = -np.inf
-            probes = min(probes, int(np.count_nonzero(occupied)))
-        if probes >= self.lists:
-            return np.arange(self.lists)
-        return np.argpartition(nearness, -probes)[-probes:] if probes else np.empty(0, np.int64)
+        lists = np.flatnonzero(occupied)
+        return lists[np.argsort(-(self.centroids @ query)[lists])]
 
     def save(self, folder: Path) -> None:
         import faiss

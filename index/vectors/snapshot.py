@@ -4,6 +4,7 @@
 beside the one before, and the pointer is moved last; what no pointer names is swept by the next save.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -39,7 +40,8 @@ def written_snapshot(root: Path, facts: dict[str, Any]) -> Iterator[Path]:
     with staged_directory(root / name) as folder:
         yield folder
         hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    write_json(root / POINTER, {"format": FORMAT, "snapshot": name, "sha256": hashes, "facts": facts})
+    pointer = {"format": FORMAT, "snapshot": name, "sha256": hashes, "facts": facts}
+    write_json(root / POINTER, {"pointer": pointer, "sha256": _digest(pointer)})
     _sweep(root, keep=name)
 
 
@@ -51,15 +53,19 @@ def read_snapshot(root: Path) -> Snapshot | None:
     if not (root / POINTER).exists():
         return None
     try:
-        pointer = read_json(root / POINTER)
-        written = pointer["format"], pointer["snapshot"], pointer["sha256"], pointer["facts"]
+        written = read_json(root / POINTER)
+        pointer, digest = written["pointer"], written["sha256"]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise IntegrityError(f"{root / POINTER} cannot be read: {error}") from error
-    format_, name, hashes, facts = written
-    if format_ != FORMAT:
-        raise IntegrityError(f"{root / POINTER} has format {format_}; expected {FORMAT}")
-    _verify(root / name, hashes)
-    return Snapshot(root / name, facts)
+    if _digest(pointer) != digest or pointer["format"] != FORMAT:
+        raise IntegrityError(f"{root / POINTER} is not what was written, or not of format {FORMAT}")
+    folder = root / pointer["snapshot"]
+    _verify(folder, pointer["sha256"])
+    return Snapshot(folder, pointer["facts"])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _verify(folder: Path, hashes: dict[str, str]) -> None:

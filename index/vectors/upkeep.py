@@ -7,6 +7,7 @@ import numpy as np
 
 from index.vectors import brute_force
 from index.vectors.brute_force import RowNumbers
+from index.vectors.device_rows import DeviceRows, fits
 from index.vectors.effort import DEPTHS, LARGER_STEP, MOST_CANDIDATES, K, from_list_ranks, list_ranks, recall
 from index.vectors.generation import Generation, Tuning
 from index.vectors.inverted_lists import FEWEST_ROWS, InvertedLists, sample_size
@@ -14,7 +15,7 @@ from index.vectors.rows import Rows, RowStore, Vectors, capacity_for
 
 # Source: docs/benchmarks.md: 10,000 rows of 384 dimensions are scored in 0.8 ms, with nothing to tune or to lose.
 EXACT_UP_TO = 10_000
-# Scored by every search, in 25 microseconds; and as many are folded at a time, in about 10 ms without searches.
+# Scored by every search, in 25 microseconds; and as many are folded in a step.
 FOLDED_ROWS = 256
 MOST_DEAD = 0.25
 FEWEST_DEAD = 256  # fewer cost nothing worth the copy
@@ -35,20 +36,46 @@ def wants_lists(structure: str, live: int) -> bool:
     return (structure == "ivf" and live >= FEWEST_ROWS) or (structure == "auto" and live > EXACT_UP_TO)
 
 
-def next_job(generation: Generation, structure: str, publish: Publish, tune: Tune) -> Job | None:
+def next_job(
+    generation: Generation, structure: str, device: str | None, publish: Publish, tune: Tune
+) -> Job | None:
     """The most pressing one, None where nothing is to be done."""
     store, lists = generation.store, generation.lists
     live = len(store.rows) - store.dead
-    wanted = wants_lists(structure, live)
+    on_device = generation.device_rows is not None or _wants_device(generation, structure, device)
+    wanted = wants_lists(structure, live) and not on_device
     if store.dead >= max(FEWEST_DEAD, MOST_DEAD * len(store.rows)):
         return _compact(generation, wanted, publish, tune)
+    if generation.device_rows is None and lists is None and _wants_device(generation, structure, device):
+        return _to_device(generation, device)
     if wanted and (lists is None or live > GROWTH_TO_TRAIN_AGAIN * generation.trained_rows):
         return _build(generation, generation.store, None, publish, tune)
-    if lists is not None and generation.tail >= FOLDED_ROWS:
+    if generation.structure is not None and generation.tail >= FOLDED_ROWS:
         return _fold(generation)
     if lists is not None and lists.count > GROWTH_TO_TUNE_AGAIN * generation.tuning.rows:
         return _tune(generation, tune)
     return None
+
+
+def _wants_device(generation: Generation, structure: str, device: str | None) -> bool:
+    rows = generation.store.rows
+    if structure == "flat16":
+        return len(rows) > 0
+    return (
+        device is not None
+        and structure == "auto"
+        and len(rows) > EXACT_UP_TO
+        and fits(device, len(rows), rows.vectors.shape[1])
+    )
+
+
+def _to_device(generation: Generation, device: str | None) -> Job:
+    rows = generation.store.rows
+    copy = DeviceRows(device or "cpu", rows.vectors.shape[1])
+    for start in range(0, len(rows), COPIED_ROWS):
+        copy.append(rows.vectors[start : start + COPIED_ROWS])
+        yield
+    generation.device_rows = copy
 
 
 def _fold(generation: Generation) -> Job:
@@ -72,7 +99,10 @@ def _compact(old: Generation, wanted: bool, publish: Publish, tune: Tune) -> Job
     if wanted:
         yield from _build(old, store, kept, publish, tune)
     else:
-        publish(Generation(store), kept)
+        compacted = Generation(store)
+        if old.device_rows is not None:
+            yield from _to_device(compacted, old.device_rows.device)
+        publish(compacted, kept)
 
 
 def copy_rows(rows: Rows, chosen: RowNumbers, store: RowStore) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from index.vectors import brute_force
 from index.vectors.brute_force import RowNumbers
+from index.vectors.device_rows import device_for
 from index.vectors.effort import Effort
 from index.vectors.generation import Generation, Tuning
 from index.vectors.inverted_lists import InvertedLists
@@ -29,7 +30,7 @@ from index.vectors.upkeep import MEASURED_QUERIES, Job, copy_rows, next_job, que
 from local_llm.errors import IntegrityError, InvalidInputError
 
 Device = Literal["auto", "cpu", "cuda"]
-Structure = Literal["auto", "exact", "ivf"]
+Structure = Literal["auto", "exact", "ivf", "flat16"]
 QuerySource = Literal["queries", "passages"]
 DONE = object()
 
@@ -83,6 +84,7 @@ class VectorView:
         self._changing = threading.Lock()  # held by whoever changes rows or replaces the generation
         self._maintaining = threading.Lock()  # held by whoever builds, tunes or saves
         self._job: Job | None = None
+        self._device = device_for(options.device)
         self._questions: Questions | None = None
 
     # Changing
@@ -118,21 +120,24 @@ class VectorView:
         Returns: scores float32 and ids int64 [queries, found], found <= k; where one query found less than
         another, -inf and -1 fill its line.
         """
-        queries = self._checked_queries(queries, k)
+        queries = self._checked_queries(queries, k, allowed)
         use_threads(len(queries))
         generation = self._generation
         return _with_ids(generation, generation.search(queries, k, allowed))
 
     def search_exact(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Vectors, Ids]:
         """As `search`, by scoring every row: what it is measured against."""
-        queries = self._checked_queries(queries, k)
+        queries = self._checked_queries(queries, k, allowed)
         use_threads(len(queries))
         generation = self._generation
         return _with_ids(generation, generation.search_exact(queries, k, allowed))
 
-    def _checked_queries(self, queries: Vectors, k: int) -> Vectors:
+    def _checked_queries(self, queries: Vectors, k: int, allowed: Mask | None) -> Vectors:
         if k < 1:
             raise InvalidInputError(f"k = {k}; expected 1 or more", param="k")
+        # Numbers would be taken for positions, and show what they should hide.
+        if allowed is not None and (allowed.dtype != np.bool_ or allowed.ndim != 1):
+            raise InvalidInputError(f"a filter of {allowed.dtype} {list(allowed.shape)}; expected bool [documents]")
         return checked_vectors(queries, self.options.dimension, "queries")
 
     # Upkeep
@@ -155,14 +160,14 @@ class VectorView:
         queries: float32 [queries, dimension], of which the first 500 are used; they are kept, in snapshots too,
         and asked again when the structure is built anew.
         """
-        queries = self._checked_queries(queries, 1)[:MEASURED_QUERIES]
+        queries = self._checked_queries(queries, 1, None)[:MEASURED_QUERIES]
         with self._maintaining:
             use_threads(None)
             self._questions = Questions(queries, source) if len(queries) else None
             self._generation.tuning = self._tuning_of(self._generation)
 
     def _next_job(self) -> Job | None:
-        return next_job(self._generation, self.options.structure, self._publish, self._tuning_of)
+        return next_job(self._generation, self.options.structure, self._device, self._publish, self._tuning_of)
 
     def _tuning_of(self, generation: Generation) -> Tuning:
         target, asked = self.options.target_recall, self._questions
@@ -212,7 +217,10 @@ class VectorView:
         if snapshot is None or snapshot.facts["options"] != asdict(options):
             return None
         facts, place = snapshot.facts, snapshot.folder
-        lists = InvertedLists.load(place) if facts["lists"] else None
+        try:
+            lists = InvertedLists.load(place) if facts["lists"] else None
+        except RuntimeError:  # written by another FAISS
+            return None
         view = cls(options)
         view._max_id = facts["max_id"]
         view._generation = Generation(
@@ -223,6 +231,11 @@ class VectorView:
         return view
 
     # What is there
+
+    @property
+    def questions_source(self) -> QuerySource | None:
+        """Of the questions that measure() was given; None: the effort is tuned on rows of the view itself."""
+        return self._questions.source if self._questions else None
 
     @property
     def max_id(self) -> int:
@@ -239,11 +252,12 @@ class VectorView:
             generation = self._generation
             rows, dead = generation.store.rows, generation.store.dead
         lists, tuning, target = generation.lists, generation.tuning, self.options.target_recall
+        on_device = generation.device_rows
         measured = tuning.recall if lists else 1.0
         return ViewStats(
-            structure="ivf" if lists else "exact",
+            structure="ivf" if lists else "flat16" if on_device else "exact",
             rows=len(rows) - dead,
-            tail=generation.tail if lists else 0,
+            tail=generation.tail if lists or on_device else 0,
             tombstones=dead,
             bytes=rows.nbytes + (lists.nbytes if lists else 0),
             recall=measured,
@@ -272,7 +286,8 @@ def _tuning_from(facts: dict[str, Any]) -> Tuning:
 def _with_ids(generation: Generation, found: brute_force.Found) -> tuple[Vectors, Ids]:
     scores, rows = found
     ids = generation.store.rows.ids[rows]
-    ids[rows < 0] = -1
+    if len(rows) > 1:
+        ids[rows < 0] = -1
     return scores, ids
 
 

@@ -21,11 +21,14 @@ def list_models(context: typer.Context, as_json: AsJson = False) -> None:
     """Lists the models in the store and the adapters published here."""
     box: CommandContext = context.obj
     models = [_describe(model) for model in ModelStore(box.settings.place.models).list()]
+    for row in models:
+        if row["kind"] == "encoder":
+            row["int8"] = _int8_state(box, Path(row["path"]))
     registry = AdapterRegistry(box.settings, box.state)
     adapters = [_describe_adapter(registry, row) for row in registry.list(box.caller)]
     emit_table(
         models + adapters,
-        ["name", "kind", "size", "licence", "source"],
+        ["name", "kind", "size", "licence", "source", "int8"],
         as_json=as_json,
         empty="no models yet: local-llm models import embedded",
     )
@@ -49,12 +52,14 @@ def import_model(
     path = Path(source).expanduser()
     if source == "embedded":
         result: Any = [_describe(model) for model in _import_embedded(store)]
+        _convert(box, result)
     elif path.suffix == ".gguf":
         result = _describe(_import_gguf(store, path, name or path.stem, licence or "unknown", str(path)))
     elif kind_of_folder(path) == "adapter":
         result = _import_adapter(box, path, base, suffix)
     else:
         result = _describe(store.import_folder(path, name=name or path.name, licence=licence or _licence_in(path)))
+        _convert(box, [result])
     rows = result if isinstance(result, list) else [result]
     emit(result, "\n".join(f"imported {row['name']} ({row['kind']})" for row in rows), as_json=as_json)
 
@@ -77,6 +82,25 @@ def verify_models(
 
 def _licence_in(folder: Path) -> str:
     return read_manifest(folder).licence if (folder / MANIFEST).exists() else "unknown"
+
+
+def _convert(box: CommandContext, rows: list[dict[str, Any]]) -> None:
+    """Makes the int8 form of encoders now, so that the first collection need not wait for it."""
+    from index.encoding.converted import convert_once, int8_is_wanted
+
+    for row in rows:
+        if row["kind"] == "encoder" and int8_is_wanted(box.settings.index.precision, box.settings.index.device):
+            check = convert_once(Path(row["path"]), box.settings.place.derived, talk)
+            talk(f"{row['name']}: int8 {'kept' if check.kept else 'not used'}: {check.reason}")
+
+
+def _int8_state(box: CommandContext, path: Path) -> str:
+    from index.encoding.converted import stored_check
+
+    check = stored_check(path, box.settings.place.derived)
+    if check is None:
+        return "not converted"
+    return "kept" if check.kept else f"no: {check.reason}"
 
 
 def _import_embedded(store: ModelStore) -> list[Model]:

@@ -54,9 +54,10 @@ def test_token_ids_of_our_tokenizer_stand_for_their_text(client: openai.OpenAI) 
     text = "the battery charges in four hours."
     tokenizer = Tokenizer.from_file(str(locate(ENCODER) / "tokenizer.json"))
     tokenizer.no_padding()
+    bare, whole = (list(tokenizer.encode(text, add_special_tokens=one).ids) for one in (False, True))
     expected = client.embeddings.create(model=MODEL, input=text).data[0].embedding
-    for special in (False, True):
-        ids = list(tokenizer.encode(text, add_special_tokens=special).ids)
+    assert len(whole) > len(bare)
+    for ids in (bare, whole):
         for given in (ids, [ids, ids]):
             for one in client.embeddings.create(model=MODEL, input=given).data:
                 np.testing.assert_allclose(one.embedding, expected, atol=1e-5)

@@ -48,6 +48,9 @@ class World:
 @contextmanager
 def running_gateway(folder: Path, **changed: Any) -> Iterator[World]:
     """Without an index server. `changed` are settings."""
+    (folder / "home").mkdir(parents=True)
+    # Not int8: converting takes longer than most of these tests.
+    (folder / "home" / "settings.toml").write_text('[index]\nprecision = "float32"\n')
     settings = load_settings(environment={"LOCAL_LLM_HOME": str(folder / "home")}, overrides=changed)
     state = open_state(settings.place)
     models = ModelStore(settings.place.models)

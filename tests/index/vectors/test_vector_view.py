@@ -157,6 +157,12 @@ def test_a_query_that_cannot_be_right_is_refused(query: NDArray) -> None:
         filled(10).search(query.astype(np.float32), 3)
 
 
+def test_a_filter_of_numbers_is_refused() -> None:
+    """As positions, [0, 1] would show documents 0 and 1 where document 0 was to be hidden."""
+    with pytest.raises(InvalidInputError, match="expected bool"):
+        filled(10).search(unit_rows(0, 1), 3, np.array([0, 1], np.int8))  # type: ignore[arg-type]
+
+
 def test_fewer_than_one_result_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="k = 0"):
         filled(10).search(unit_rows(0, 1), 0)

@@ -1,0 +1,61 @@
+"""How an encoder's folder is to be used, and what a collection is bound to. Loads no model."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from local_llm.fileio import read_json
+from local_llm.models import read_manifest
+
+Precision = Literal["float32", "bfloat16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("int8", "float32", "bfloat16")
+
+# Raised when quantization changes, so that vectors made before are not mixed with those made after.
+INT8_SCHEME = 1
+
+# Source: the model cards of BAAI/bge-*-en and en-v1.5. BGE-M3 was trained without an instruction.
+BGE_QUERY_PROMPT = "Represent this sentence for searching relevant passages: "
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How texts become vectors beyond the weights. `pooling` None: as the model's own modules say."""
+
+    pooling: Literal["cls", "mean"] | None
+    query_prompt: str
+    document_prompt: str
+    precision: Precision = "float32"
+
+
+def recipe_of(path: Path, precision: Precision = "float32") -> Recipe:
+    """Read from the folder's own files; what a plain BGE folder leaves unsaid is filled in."""
+    prompts = _read_if_there(path / "config_sentence_transformers.json").get("prompts") or {}
+    name = f"{path.name} {_read_if_there(path / 'config.json').get('_name_or_path', '')}".lower()
+    bge = "bge" in name
+    default_query = BGE_QUERY_PROMPT if bge and "bge-m3" not in name else ""
+    plain = not (path / "modules.json").exists()
+    return Recipe(
+        pooling=("cls" if bge else "mean") if plain else None,
+        query_prompt=prompts.get("query") or default_query,
+        document_prompt=prompts.get("document") or prompts.get("passage") or "",
+        precision=precision,
+    )
+
+
+def fingerprint_of(path: Path, precision: Precision = "float32") -> str:
+    """What a collection is bound to: equal fingerprints give equal vectors. Needs no loaded model."""
+    parts: dict[str, Any] = {"model": read_manifest(path).sha256, **asdict(recipe_of(path, precision))}
+    if precision == "int8":
+        parts["int8_scheme"] = INT8_SCHEME
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def precision_bound_to(path: Path, fingerprint: str) -> Precision | None:
+    """The precision with which the folder's encoder has that fingerprint; None: it is of another encoder."""
+    return next((precision for precision in PRECISIONS if fingerprint_of(path, precision) == fingerprint), None)
+
+
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}

@@ -1,0 +1,1 @@
+"""Collections as LlamaIndex knows vector stores and retrievers."""
