@@ -117,11 +117,14 @@ class AttachmentWorker:
         sources = [Source(self._uploads.path(one.file_id), one.file_id, one.filename, one.file_id) for one in taken]
         splitting = Splitting(taken[0].chunk_tokens, taken[0].overlap_tokens)
         by_id = {one.file_id: one for one in taken}
+        generation = store.generation
         try:
             report = self._ingest(row, store, AttachedDocuments(store, taken), sources, splitting, self._go_on)
         except (_Ended, OutOfSpaceError):
             raise
         except Exception as error:  # each would meet it again
+            if store.generation != generation:  # it moved to another encoder: what waits is encoded by that one
+                return
             reason = error.message if isinstance(error, LocalLLMError) else f"{type(error).__name__}: {error}"
             for one in taken:
                 store.attachments.fail(one, SERVER_ERROR, reason)

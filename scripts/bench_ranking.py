@@ -3,8 +3,8 @@
     python scripts/bench_ranking.py DATA --work FOLDER --documents 4000
 
 DATA holds documents.jsonl (id, title, text) and questions.test.jsonl (question, and document_ids or document_id),
-as our cuts of MedQuAD and XQuAD do. Documents become Markdown files, `# title` before the text, and go in as a user's
-would; FOLDER keeps the collection for the next run. `--documents N`: the test questions' own documents, and others
+as our cuts of MedQuAD and XQuAD do. Documents become Markdown files, `# title` before the text, and go in as a
+user's would; FOLDER keeps the collection for the next run. `--documents N`: the test questions' own documents, and others
 drawn at random up to N. Only test questions are asked. Prints what `local-llm index evaluate` prints, and a line of
 JSON. Times are those of single searches one after the other, the question's encoding included.
 """

@@ -1,5 +1,7 @@
 """The queue of attached uploads, with nobody but the test working it off."""
 
+import json
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from index.attached_files import intersection
-from index.attachment_worker import AttachedDocuments
+from index.attachment_worker import AttachedDocuments, AttachmentWorker
 from index.collection.documents import StoredDocument
 from index.interface import Attachment, FileQuery, Splitting
 from index.service import IndexService
+from local_llm.embedded import ENCODER, locate
 from local_llm.errors import ConflictError
 from local_llm.files import FileStore
 from local_llm.identifiers import new_id
+from local_llm.models import ModelStore
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import LedgerEntry, State
@@ -58,15 +62,15 @@ def _ingestions(state: State) -> list[dict]:
         return [row.facts for row in rows]
 
 
-class CancelsWhileEncoding(AttachedDocuments):
-    """Looks for old vectors right before new ones are made: then the batch is cancelled."""
+class Interrupted(AttachedDocuments):
+    """Looks for old vectors right before new ones are made: then something happens."""
 
-    def __init__(self, *given, cancel) -> None:
+    def __init__(self, *given, happens) -> None:
         super().__init__(*given)
-        self._cancel = cancel
+        self._happens = happens
 
     def find(self, name: str) -> StoredDocument | None:
-        self._cancel()
+        self._happens()
         return super().find(name)
 
 
@@ -91,10 +95,38 @@ def test_what_is_given_up_while_it_is_encoded_stays_out(
                 uploads.delete(one, admin)
                 service.files.forget(admin, one)
 
-    destination = CancelsWhileEncoding(store, taken, cancel=give_up)
+    destination = Interrupted(store, taken, happens=give_up)
     service._worker._ingest(row, store, destination, _sources(uploads, taken), Splitting(), lambda *_: None)
     assert service.documents(admin, collection) == []
     assert set(statuses(service, admin, collection)) == ({"cancelled"} if end == "cancel" else set())
+
+
+def test_what_is_encoded_while_its_collection_moves_is_encoded_anew(
+    service: IndexService, uploads: FileStore, admin: Caller, collection: str, home: Path, upload, tmp_path: Path
+) -> None:
+    shutil.copytree(locate(ENCODER), tmp_path / "other")
+    prompts = {"prompts": {"document": "passage: ", "query": "query: "}}
+    (tmp_path / "other" / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    other = ModelStore(home / "models").import_folder(tmp_path / "other", name=new_id("other-")).name
+    service.files.attach(admin, collection, [Attachment(upload())])
+    moved: list[str] = []
+
+    def move() -> None:
+        if not moved:
+            moved.append(service.reembed(admin, collection, encoder=other).encoder)
+
+    def ingest(row, store, destination, sources, splitting, report):
+        interrupted = Interrupted(store, store.attachments.waiting(10), happens=move)
+        return service._ingest_attached(row, store, interrupted, sources, splitting, report)
+
+    worker = AttachmentWorker(uploads, service._registry, service._stores, service._store, ingest)
+    worker.notice(service.get(admin, collection).id)
+    worker.step()
+    assert (moved, statuses(service, admin, collection)) == ([other], ["in_progress"])
+    while worker.step():
+        pass
+    assert statuses(service, admin, collection) == ["completed"]
+    assert service.search(admin, collection, "battery")[0].score > 0
 
 
 def _sources(uploads: FileStore, taken: Sequence):

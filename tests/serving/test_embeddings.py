@@ -54,7 +54,7 @@ def test_token_ids_of_our_tokenizer_stand_for_their_text(client: openai.OpenAI) 
     text = "the battery charges in four hours."
     tokenizer = Tokenizer.from_file(str(locate(ENCODER) / "tokenizer.json"))
     tokenizer.no_padding()
-    whole, bare = (tokenizer.encode(text, add_special_tokens=special).ids for special in (True, False))
+    bare, whole = (list(tokenizer.encode(text, add_special_tokens=one).ids) for one in (False, True))
     expected = client.embeddings.create(model=MODEL, input=text).data[0].embedding
     assert len(whole) > len(bare)
     for ids in (bare, whole):
