@@ -1,7 +1,7 @@
 """Clients of the index server: one for commands and the trainer, one for the gateway's event loop."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,17 @@ import httpx
 
 from index import wire
 from index.interface import (
+    AttachedBatch,
+    AttachedFile,
+    Attachment,
     CollectionInfo,
     CollectionStats,
+    CollectionUsage,
     DocumentInfo,
     DocumentText,
+    Embeddings,
+    FilePage,
+    FileQuery,
     Hit,
     IngestReport,
     Ranking,
@@ -237,6 +244,16 @@ class IndexClient:
     ) -> list[Record]:
         return wire.records(self._call("records", caller, collection=collection, names=names, filters=filters))
 
+    def embed(
+        self,
+        caller: Caller,
+        inputs: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        model: str | None = None,
+        kind: str = "document",
+    ) -> Embeddings:
+        return wire.embeddings(self._call("embed", caller, inputs=inputs, model=model, kind=kind))
+
     def _call(self, method: str, caller: Caller, **arguments: Any) -> Any:
         with self._reaching():
             response = self._http.post(f"/{method}", content=wire.call_to_bytes(caller, arguments))
@@ -272,6 +289,7 @@ class AsyncIndexClient:
         self._socket = socket_path
         self._timeout_seconds = timeout_seconds
         self._http: aiohttp.ClientSession | None = None  # made in the loop that uses it
+        self.files = AsyncFilesClient(self._call)
 
     async def close(self) -> None:
         if self._http is not None:
@@ -285,6 +303,14 @@ class AsyncIndexClient:
             async with self._session().get(f"{BASE_URL}/ready", timeout=timeout) as response:
                 return response.status == 200
         except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+
+    async def answers(self) -> bool:
+        """Whether a server listens, be its encoder loaded or not."""
+        try:
+            async with self._session().get(BASE_URL):
+                return True
+        except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
             return False
 
     async def collections(self, caller: Caller) -> list[CollectionInfo]:
@@ -319,6 +345,54 @@ class AsyncIndexClient:
         )
         return wire.document_text(found)
 
+    async def embed(
+        self,
+        caller: Caller,
+        inputs: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        model: str | None = None,
+        kind: str = "document",
+    ) -> Embeddings:
+        return wire.embeddings(await self._call("embed", caller, inputs=inputs, model=model, kind=kind))
+
+    async def create(
+        self,
+        caller: Caller,
+        name: str | None = None,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        expires_after_days: int | None = None,
+    ) -> CollectionInfo:
+        made = await self._call(
+            "create", caller, name=name, title=title, metadata=metadata, expires_after_days=expires_after_days
+        )
+        return wire.collection_info(made)
+
+    async def update(
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        expires_after_days: int | None = None,
+        never_expires: bool = False,
+    ) -> CollectionInfo:
+        changed = await self._call(
+            "update",
+            caller,
+            collection=collection,
+            title=title,
+            metadata=metadata,
+            expires_after_days=expires_after_days,
+            never_expires=never_expires,
+        )
+        return wire.collection_info(changed)
+
+    async def delete(self, caller: Caller, collection: str) -> None:
+        await self._call("delete", caller, collection=collection)
+
     async def _call(self, method: str, caller: Caller, **arguments: Any) -> Any:
         body = wire.call_to_bytes(caller, arguments)
         try:
@@ -333,6 +407,67 @@ class AsyncIndexClient:
             connector = aiohttp.UnixConnector(path=str(self._socket))
             self._http = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self._http
+
+
+class AsyncFilesClient:
+    """See `index.attached_files.AttachedFiles` for what each method promises."""
+
+    def __init__(self, call: Callable[..., Awaitable[Any]]):
+        self._call = call
+
+    async def check(self, caller: Caller, splitting: Splitting) -> None:
+        await self._call("files/check", caller, splitting=splitting)
+
+    async def attach(
+        self, caller: Caller, collection: str, attachments: Sequence[Attachment]
+    ) -> list[AttachedFile]:
+        made = await self._call("files/attach", caller, collection=collection, attachments=attachments)
+        return [wire.attached_file(one) for one in made]
+
+    async def attach_batch(
+        self, caller: Caller, collection: str, attachments: Sequence[Attachment]
+    ) -> AttachedBatch:
+        made = await self._call("files/attach_batch", caller, collection=collection, attachments=attachments)
+        return wire.attached_batch(made)
+
+    async def files(self, caller: Caller, collection: str, listing: FileQuery) -> FilePage:
+        return wire.file_page(await self._call("files/files", caller, collection=collection, listing=listing))
+
+    async def file(self, caller: Caller, collection: str, file_id: str) -> AttachedFile:
+        found = await self._call("files/file", caller, collection=collection, file_id=file_id)
+        return wire.attached_file(found)
+
+    async def batch(self, caller: Caller, collection: str, batch_id: str) -> AttachedBatch:
+        found = await self._call("files/batch", caller, collection=collection, batch_id=batch_id)
+        return wire.attached_batch(found)
+
+    async def usage(self, caller: Caller, collections: Sequence[str]) -> list[CollectionUsage]:
+        found = await self._call("files/usage", caller, collections=collections)
+        return [wire.collection_usage(one) for one in found]
+
+    async def update(
+        self,
+        caller: Caller,
+        collection: str,
+        file_id: str,
+        *,
+        allow: Sequence[str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> AttachedFile:
+        changed = await self._call(
+            "files/update", caller, collection=collection, file_id=file_id, allow=allow, attributes=attributes
+        )
+        return wire.attached_file(changed)
+
+    async def detach(self, caller: Caller, collection: str, file_id: str) -> None:
+        await self._call("files/detach", caller, collection=collection, file_id=file_id)
+
+    async def cancel_batch(self, caller: Caller, collection: str, batch_id: str) -> AttachedBatch:
+        left = await self._call("files/cancel_batch", caller, collection=collection, batch_id=batch_id)
+        return wire.attached_batch(left)
+
+    async def forget(self, caller: Caller, file_id: str) -> int:
+        return int(await self._call("files/forget", caller, file_id=file_id))
 
 
 def _result(status: int, text: str) -> Any:

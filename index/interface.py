@@ -232,6 +232,89 @@ class Embeddings:
     truncated: int
 
 
+@dataclass(frozen=True)
+class Attachment:
+    """An upload that is to become a document of its id. `allow` and `attributes` as in `Index.add`; without `allow`
+    a new document is for those who may see the upload."""
+
+    file_id: str
+    allow: tuple[str, ...] | None = None
+    attributes: Mapping[str, Any] | None = None
+    splitting: Splitting = Splitting()
+
+
+@dataclass(frozen=True)
+class AttachedFile:
+    """A document as a file of its collection, or an upload on its way to become one.
+
+    `id` is that of the upload, or of the document where there is none. `status`: "in_progress", "completed" (found
+    by searches from then on, and durable), "failed" or "cancelled". `bytes`: of text and vectors, about.
+    """
+
+    id: str
+    status: str
+    error_code: str | None
+    error_message: str | None
+    created_at: int
+    filename: str
+    document_id: str | None
+    allow: tuple[str, ...] | None
+    attributes: dict[str, Any]
+    chunk_tokens: int | None  # None, as long as it is in progress: that of the settings
+    overlap_tokens: int | None
+    bytes: int
+
+
+@dataclass(frozen=True)
+class FileCounts:
+    in_progress: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.in_progress + self.completed + self.failed + self.cancelled
+
+
+@dataclass(frozen=True)
+class AttachedBatch:
+    """Uploads that were attached together. What was detached since is not counted."""
+
+    id: str
+    created_at: int
+    cancelled: bool
+    files: FileCounts
+
+
+@dataclass(frozen=True)
+class CollectionUsage:
+    """What the caller can see of a collection's files. `bytes` is all of it on disk."""
+
+    id: str
+    files: FileCounts
+    bytes: int
+    expired: bool
+
+
+@dataclass(frozen=True)
+class FileQuery:
+    """Which files, from where in the list, and how many. `after` and `before` are ids; `order` is by time."""
+
+    batch: str | None = None
+    status: str | None = None
+    after: str | None = None
+    before: str | None = None
+    limit: int = 20
+    order: str = "desc"
+
+
+@dataclass(frozen=True)
+class FilePage:
+    files: list[AttachedFile]
+    has_more: bool
+
+
 class Index(Protocol):
     """Every method sees only the caller's project, and of its documents only those the caller may see.
 
@@ -394,4 +477,19 @@ class Index(Protocol):
         """The documents of these names (None: of any) that pass the filter, in the order they were first added.
 
         Names that the caller does not see are passed over. Vectors are not read: `vector` is None.
+        """
+
+    def embed(
+        self,
+        caller: Caller,
+        inputs: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        model: str | None = None,
+        kind: str = "document",
+    ) -> Embeddings:
+        """Vectors of texts, or of token ids of the encoder's own tokenizer. `kind`: "document" or "query".
+
+        `model` names an encoder; None: that of the settings.
+
+        Raises: ModelNotFoundError; InvalidInputError for an empty input, or ids of another tokenizer.
         """

@@ -3,9 +3,13 @@
 import sys
 import threading
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from index.collection.attachments import Attachments
+from index.collection.database import Database
 from index.collection.store import CollectionStore, Sample, SnapshotPolicy
 from index.vectors.view import ViewOptions
 from local_llm.errors import LocalLLMError
@@ -18,6 +22,9 @@ class UpkeepPolicy:
 
     seconds: float = 1.0
     snapshots: SnapshotPolicy = field(default_factory=SnapshotPolicy)
+
+
+Prepare = Callable[[CollectionStore], None]
 
 
 class OpenStores:
@@ -35,8 +42,11 @@ class OpenStores:
         self._upkeep: threading.Thread | None = None
         self._told: dict[str, str] = {}  # the last complaint of each collection's upkeep
 
-    def open(self, identifier: str, database: Path) -> CollectionStore:
-        """Raises: NotFoundError, IntegrityError."""
+    def open(self, identifier: str, database: Path, prepare: Prepare) -> CollectionStore:
+        """`prepare` is called with a store before anybody else has it.
+
+        Raises: NotFoundError, IntegrityError.
+        """
         store = self._stores.get(identifier)
         if store is not None:
             return store
@@ -44,8 +54,33 @@ class OpenStores:
             opening = self._opening[identifier]
         with opening:
             if identifier not in self._stores:
-                self._stores[identifier] = CollectionStore(database, self._options, self._policy.snapshots)
+                self._stores[identifier] = self._opened(database, prepare)
             return self._stores[identifier]
+
+    def is_open(self, identifier: str) -> bool:
+        return identifier in self._stores
+
+    @contextmanager
+    def attachments(self, identifier: str, database: Path) -> Iterator[Attachments]:
+        """The files of a collection, without having its vectors read where it is not open."""
+        store = self._stores.get(identifier)
+        if store is not None:
+            yield store.attachments
+            return
+        opened = Database(database)
+        try:
+            yield Attachments(opened)
+        finally:
+            opened.close()
+
+    def _opened(self, database: Path, prepare: Prepare) -> CollectionStore:
+        store = CollectionStore(database, self._options, self._policy.snapshots)
+        try:
+            prepare(store)
+        except BaseException:
+            store.close(snapshot=False)
+            raise
+        return store
 
     def close(self, identifier: str, *, gone: bool = False) -> None:
         """`gone`: the collection was deleted; no snapshot is written."""

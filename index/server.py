@@ -27,6 +27,7 @@ from index.access import index_lock
 from index.interface import Report
 from index.service import IndexService
 from index.wire import (
+    FILE_METHODS,
     LONG_METHODS,
     METHODS,
     Json,
@@ -57,8 +58,10 @@ def run(settings: Settings) -> None:
         try:
             # In the background: the socket answers at once, and searches wait for the encoder by themselves.
             threading.Thread(target=_warm_up, args=(service,), name="encoder", daemon=True).start()
-            service.start_upkeep()
+            # Listening before a collection is opened: whoever deletes a file and reaches nobody here may rely on
+            # its row being gone by then.
             with listening(place.socket("index")) as listener:
+                service.start_upkeep()
                 make_server(service).run(sockets=[listener])
         finally:
             service.close()
@@ -100,6 +103,7 @@ def application(service: IndexService) -> Starlette:
     endpoints = _Endpoints(service)
     calls = [Route(f"/{method}", endpoints.call, methods=["POST"]) for method in METHODS]
     calls += [Route(f"/{method}", endpoints.call_long, methods=["POST"]) for method in LONG_METHODS]
+    calls += [Route(f"/files/{method}", endpoints.call_files, methods=["POST"]) for method in FILE_METHODS]
     return Starlette(
         routes=[
             Route("/ready", endpoints.ready),
@@ -119,9 +123,14 @@ class _Endpoints:
         return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
 
     async def call(self, request: Request) -> Response:
+        return await self._answer(getattr(self._service, request.url.path[1:]), request)
+
+    async def call_files(self, request: Request) -> Response:
+        return await self._answer(getattr(self._service.files, request.url.path.rpartition("/")[2]), request)
+
+    async def _answer(self, method: Method, request: Request) -> Response:
         arguments = await request.json()
         caller = caller_from_json(arguments.pop("caller"))
-        method = getattr(self._service, request.url.path[1:])
         result = await run_in_threadpool(method, caller, **arguments_from_json(arguments))
         return JSONResponse(result_to_json(result))
 

@@ -2,20 +2,23 @@
 
 import os
 import shutil
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from index.collection.attributes import checked_allow, checked_attributes
+from index.admission import access_of, refuse_beyond_own, refuse_unseen
+from index.attached_files import AttachedFiles
+from index.attachment_worker import AttachmentWorker, purge
 from index.collection.documents import Access, Vectors
 from index.collection.filters import parse_filter
 from index.collection.scope import Scope
 from index.collection.store import CollectionStore
 from index.documents.parser_process import ParserProcess
 from index.documents.split import Splitter
-from index.encoding.encoder import Encoder, fingerprint_of
-from index.ingestion.ingest import Ingestion, refuse_equal_names
+from index.embedding import embed
+from index.encoders import Encoders
+from index.encoding.encoder import Encoder
+from index.ingestion.ingest import Destination, Ingestion, refuse_equal_names
 from index.ingestion.records import as_documents, unit_vector
 from index.ingestion.reembed import Reembedding
 from index.ingestion.sync import plan_sync
@@ -25,6 +28,7 @@ from index.interface import (
     CollectionStats,
     DocumentInfo,
     DocumentText,
+    Embeddings,
     Hit,
     IngestReport,
     Ranking,
@@ -38,10 +42,14 @@ from index.interface import (
     silent,
 )
 from index.open_stores import OpenStores, UpkeepPolicy
+from index.ranking.rerankers import Load as LoadReranker
+from index.ranking.rerankers import Rerankers, load_reranker
+from index.ranking.search import RankedSearch
 from index.registry import CollectionRegistry, info_of
 from local_llm import ledger
 from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError
-from local_llm.models import Model, ModelStore
+from local_llm.files import FileStore
+from local_llm.models import ModelStore
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import Collection, State
@@ -55,21 +63,52 @@ SAMPLE_QUERIES = 200
 class IndexService:
     """See `index.interface.Index` for what each method promises. Methods may be called from several threads."""
 
-    def __init__(self, settings: Settings, state: State, upkeep: UpkeepPolicy | None = None):
+    def __init__(
+        self,
+        settings: Settings,
+        state: State,
+        upkeep: UpkeepPolicy | None = None,
+        load_reranker: LoadReranker = load_reranker,
+    ):
         self._settings = settings
         self._state = state
         self._registry = CollectionRegistry(settings, state)
         self._stores = OpenStores(settings.index, self._sample_queries, upkeep)
-        self._encoders: dict[str, Encoder] = {}
-        self._encoder_lock = threading.Lock()
+        self._encoders = Encoders(settings)
+        self._rerankers = Rerankers(ModelStore(settings.place.models), settings.index.device, load_reranker)
+        self._uploads = FileStore(settings, state)
+        self._worker = AttachmentWorker(
+            self._uploads, self._registry, self._stores, self._store, self._ingest_attached
+        )
+        self.files = AttachedFiles(
+            settings.index,
+            self._uploads,
+            self._registry,
+            self._stores,
+            self._store,
+            self.encoder,
+            self._encoder_of,
+            self._worker.notice,
+        )
 
     def close(self) -> None:
+        self._worker.close()
         self._stores.close_all()
 
     def start_upkeep(self) -> None:
-        """For a process that stays: from now on a thread does what can wait."""
+        """For a process that stays: a thread does what can wait from now on, another indexes what is attached."""
         self._registry.remove_abandoned()
         self._stores.start_upkeep()
+        self._worker.start()
+
+    def work_off(self) -> None:
+        """Indexes all that is attached. The thread does so by itself."""
+        while self._worker.step():
+            pass
+
+    def sweep(self) -> None:
+        """Removes what has expired, and what was made of deleted uploads. The thread does so every minute."""
+        self._worker.sweep()
 
     def settle(self) -> None:
         """For a process that ends soon: does what can wait before it does."""
@@ -80,16 +119,12 @@ class IndexService:
 
         Raises: ModelNotFoundError, IntegrityError.
         """
-        name = name or self._settings.index.encoder
-        with self._encoder_lock:
-            if name not in self._encoders:
-                self._encoders[name] = Encoder(self._encoder_model(name).path, self._settings.index.device)
-            return self._encoders[name]
+        return self._encoders.get(name)
 
     @property
     def ready(self) -> bool:
-        """Whether the encoder of the settings is loaded."""
-        return self._settings.index.encoder in self._encoders
+        """Whether an encoder is loaded."""
+        return self._encoders.any_loaded
 
     # Collections
 
@@ -105,8 +140,7 @@ class IndexService:
         expires_after_days: int | None = None,
     ) -> CollectionInfo:
         if dimension is None:
-            model = self._encoder_model(encoder or self._settings.index.encoder)
-            encoder, fingerprint = model.name, fingerprint_of(model.path)
+            encoder, fingerprint = self._encoders.fingerprint(encoder)
         elif encoder is None and 0 < dimension <= MOST_DIMENSIONS:
             encoder = fingerprint = EXTERNAL
         else:
@@ -138,6 +172,8 @@ class IndexService:
         ranking: Ranking | None = None,
     ) -> CollectionInfo:
         row = self._registry.get(caller, collection)
+        if ranking is not None and ranking.reranker:
+            self._rerankers.check(ranking.reranker)
         values: dict[str, Any] = {
             "title": title,
             "labels": None if metadata is None else dict(metadata),
@@ -157,8 +193,11 @@ class IndexService:
 
     def delete(self, caller: Caller, collection: str) -> None:
         row = self._registry.delete(caller, collection)
+        folder = self._registry.database(row.id).parent
+        # Out of the way first: another thread that is about to open it finds nothing, and leaves nothing behind.
+        gone = folder.rename(folder.with_name(f".gone-{row.id}"))
         self._stores.close(row.id, gone=True)
-        shutil.rmtree(self._registry.database(row.id).parent)
+        shutil.rmtree(gone)
 
     def stats(self, caller: Caller, collection: str) -> CollectionStats:
         row = self._registry.get(caller, collection)
@@ -190,24 +229,12 @@ class IndexService:
     ) -> IngestReport:
         row = self._registry.usable(caller, collection)
         store = self._store(row)
-        encoder = self._encoder_of(row, store)
+        self._encoder_of(row, store)  # before files are looked at: whether it is here as it was
         refuse_equal_names(sources)
-        _refuse_beyond_own(caller, allow)
-        _refuse_unseen(caller, store, [source.name for source in sources])
-        cpu_started = _cpu_seconds()
-        with ParserProcess(self._settings.index.parse_timeout_seconds) as parser:
-            ingestion = Ingestion(
-                store,
-                encoder,
-                self._splitter(encoder, splitting or Splitting()),
-                _access(allow, attributes),
-                report,
-                parser,
-            )
-            outcome = ingestion.run(sources)
-        if outcome.passages:
-            self._record(caller, row, outcome, _cpu_seconds() - cpu_started)
-        return outcome
+        refuse_beyond_own(caller, allow)
+        refuse_unseen(caller, store, [source.name for source in sources])
+        access = access_of(allow, attributes)
+        return self._ingest(row, store, store, sources, access, splitting or Splitting(), report)
 
     def put(
         self, caller: Caller, collection: str, records: Sequence[Record], *, allow: Sequence[str] | None = None
@@ -215,9 +242,9 @@ class IndexService:
         row = self._registry.usable(caller, collection)
         store = self._store(row)
         encoder = None if row.encoder == EXTERNAL else self._encoder_of(row, store)
-        _refuse_beyond_own(caller, allow)
-        _refuse_unseen(caller, store, [record.name for record in records])
-        return as_documents(records, _access(allow, None), encoder).into(store)
+        refuse_beyond_own(caller, allow)
+        refuse_unseen(caller, store, [record.name for record in records])
+        return as_documents(records, access_of(allow, None), encoder).into(store)
 
     def sync(
         self,
@@ -265,9 +292,11 @@ class IndexService:
         allow: Sequence[str] | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        _refuse_beyond_own(caller, allow)
+        refuse_beyond_own(caller, allow)
         store = self._store(self._registry.usable(caller, collection))
-        store.set_access(name, _access(allow, attributes), caller.sees)
+        store.set_access(name, access_of(allow, attributes), caller.sees)
+        if allow is not None:
+            self.files.follow_access(caller, store, name)
 
     def remove(self, caller: Caller, collection: str, names: Sequence[str]) -> int:
         return self._store(self._registry.usable(caller, collection)).remove(names, caller.sees)
@@ -293,17 +322,24 @@ class IndexService:
         k: int = 5,
         *,
         filters: Mapping[str, Any] | None = None,
-        ranking: Ranking | None = None,  # noqa: ARG002
+        ranking: Ranking | None = None,
     ) -> list[Hit]:
         if k < 1:
             raise InvalidInputError(f"k = {k}; expected 1 or more", param="k")
         scope = _scope(caller, filters)
         row = self._registry.usable(caller, collection)
         store = self._store(row)
+        chosen = Ranking(**row.ranking) if ranking is None else ranking
+        text = query if isinstance(query, str) else ""
+        if not text and (chosen.lexical or chosen.reranker):
+            raise InvalidInputError(
+                "a vector has no words: it cannot be ranked by them or a reranker", param="query"
+            )
+        scores = self._rerankers.get(chosen.reranker) if chosen.reranker else None
         while True:
             generation = store.generation
             vector = self._query_vector(row, store, query)
-            hits = store.search(row.name, vector, k, scope)
+            hits = RankedSearch(store, row.name, scope, chosen, text, vector, scores).run(k)
             # Else it was encoded for vectors that others took the place of: asked again, it is encoded for these.
             if store.generation is generation:
                 return hits
@@ -327,30 +363,60 @@ class IndexService:
         scope = _scope(caller, filters)
         return self._store(self._registry.get(caller, collection)).records(scope, names)
 
+    # Vectors for whoever wants them
+
+    def embed(
+        self,
+        caller: Caller,  # noqa: ARG002
+        inputs: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        model: str | None = None,
+        kind: str = "document",
+    ) -> Embeddings:
+        name = model or self._settings.index.encoder
+        return embed(self.encoder(name), name, inputs, kind)
+
     # Below the surface
 
     def _store(self, row: Collection) -> CollectionStore:
-        return self._stores.open(row.id, self._registry.database(row.id))
+        """What was made of uploads that are deleted is gone before anybody can ask."""
+        return self._stores.open(
+            row.id, self._registry.database(row.id), lambda store: purge(store, self._uploads, row.project_id)
+        )
 
-    def _encoder_model(self, name: str) -> Model:
-        return ModelStore(self._settings.place.models).get(name, "encoder")
+    def _ingest(
+        self,
+        row: Collection,
+        store: CollectionStore,
+        destination: Destination,
+        sources: Sequence[Source],
+        access: Access,
+        splitting: Splitting,
+        report: Report,
+    ) -> IngestReport:
+        encoder = self._encoder_of(row, store)
+        splitter = self._splitter(encoder, splitting)
+        cpu_started = _cpu_seconds()
+        limits = self._settings.index
+        with ParserProcess(limits.parse_timeout_seconds, limits.parse_memory_bytes) as parser:
+            outcome = Ingestion(destination, encoder, splitter, access, report, parser).run(sources)
+        if outcome.passages:
+            self._record(row, outcome, _cpu_seconds() - cpu_started)
+        return outcome
+
+    def _ingest_attached(
+        self,
+        row: Collection,
+        store: CollectionStore,
+        destination: Destination,
+        sources: Sequence[Source],
+        splitting: Splitting,
+        report: Report,
+    ) -> IngestReport:
+        return self._ingest(row, store, destination, sources, Access(), splitting, report)
 
     def _encoder_of(self, row: Collection, store: CollectionStore) -> Encoder:
-        """Raises: ConflictError if the collection is bound to none, or to one that is here no longer as it was."""
-        generation = store.generation
-        if generation.encoder == EXTERNAL:
-            raise ConflictError(
-                f"the collection {row.name!r} has no encoder: its records and queries bring vectors",
-                hint="send vectors, or create a collection with an encoder",
-            )
-        encoder = self.encoder(generation.encoder)
-        if encoder.fingerprint != generation.fingerprint:
-            raise ConflictError(
-                f"the collection {row.name!r} was built with another encoder than the {generation.encoder!r} that "
-                "is here now: weights, pooling, prompts or precision differ",
-                hint=f"local-llm index reembed {row.name}",
-            )
-        return encoder
+        return self._encoders.of(store.generation, row.name)
 
     def _query_vector(self, row: Collection, store: CollectionStore, query: str | Sequence[float]) -> Vectors:
         if isinstance(query, str):
@@ -387,9 +453,9 @@ class IndexService:
         if store.generation.encoder == EXTERNAL:
             return store.sample_vectors(SAMPLE_QUERIES)
         spans = [_middle_third(text) for text in store.sample_passages(SAMPLE_QUERIES)]
-        return self.encoder(store.generation.encoder).encode_queries(spans)
+        return self._encoders.of(store.generation, "the collection").encode_queries(spans)
 
-    def _record(self, caller: Caller, row: Collection, outcome: IngestReport, cpu_seconds: float) -> None:
+    def _record(self, row: Collection, outcome: IngestReport, cpu_seconds: float) -> None:
         facts = {
             "collection": row.id,
             "documents": outcome.added + outcome.replaced,
@@ -399,7 +465,7 @@ class IndexService:
             "cpu_seconds": round(cpu_seconds, 3),
             "encoder": row.encoder,
         }
-        ledger.record(self._state, caller.project_id, "ingestion", facts)
+        ledger.record(self._state, row.project_id, "ingestion", facts)
 
 
 def _quality(store: CollectionStore) -> SearchQuality | None:
@@ -426,31 +492,6 @@ def _middle_third(text: str) -> str:
 def _scope(caller: Caller, filters: Mapping[str, Any] | None) -> Scope:
     """Raises: InvalidInputError for a filter that is none."""
     return Scope(caller.sees, None if filters is None else parse_filter(filters))
-
-
-def _access(allow: Sequence[str] | None, attributes: Mapping[str, Any] | None) -> Access:
-    """Raises: InvalidInputError for an attribute that is neither text nor number nor true nor false."""
-    return Access(
-        None if allow is None else checked_allow(allow),
-        None if attributes is None else checked_attributes(attributes, "attributes"),
-    )
-
-
-def _refuse_beyond_own(caller: Caller, allow: Sequence[str] | None) -> None:
-    foreign = set(allow or ()) - set(caller.principals)
-    if caller.role != "admin" and foreign:
-        raise ForbiddenError(
-            f"a member may only name its own principals; {', '.join(sorted(foreign))} are not among them",
-            param="allow",
-        )
-
-
-def _refuse_unseen(caller: Caller, store: CollectionStore, names: Sequence[str]) -> None:
-    """A member must not replace what it may not see."""
-    for name in names if caller.role != "admin" else ():
-        found = store.find(name)
-        if found is not None and not caller.may_see(found.allow):
-            raise ForbiddenError(f"you may not replace the document {name}", param="name")
 
 
 def _cpu_seconds() -> float:

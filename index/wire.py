@@ -1,16 +1,27 @@
 """How calls, answers and errors of the index look as JSON between its server and its clients."""
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from index.interface import (
+    AttachedBatch,
+    AttachedFile,
+    Attachment,
     CollectionInfo,
     CollectionStats,
+    CollectionUsage,
     DocumentInfo,
     DocumentText,
+    Embeddings,
+    FileCounts,
+    FilePage,
+    FileQuery,
     Hit,
     IngestReport,
     Page,
@@ -42,6 +53,21 @@ METHODS = (
     "documents",
     "document",
     "records",
+    "embed",
+)
+# Those of `index.attached_files.AttachedFiles`, below /files.
+FILE_METHODS = (
+    "check",
+    "attach",
+    "attach_batch",
+    "files",
+    "file",
+    "batch",
+    "usage",
+    "update",
+    "detach",
+    "cancel_batch",
+    "forget",
 )
 LONG_METHODS = ("add", "sync", "reembed")
 
@@ -82,6 +108,8 @@ def arguments_from_json(arguments: Mapping[str, Any]) -> Json:
 
 def result_to_json(result: Any) -> Any:
     """A dataclass of `index.interface`, a list of them, a number or None."""
+    if isinstance(result, Embeddings):  # hundreds of thousands of numbers
+        return {**vars(result), "vectors": _packed(result.vectors)}
     if isinstance(result, list):
         return [asdict(one) for one in result]
     return result if result is None or isinstance(result, int) else asdict(result)
@@ -112,6 +140,26 @@ def records(values: Sequence[Json]) -> list[Record]:
     return [Record(**value) for value in values]
 
 
+def attached_file(value: Json) -> AttachedFile:
+    return AttachedFile(**{**value, "allow": _as_tuple(value["allow"])})
+
+
+def file_page(value: Json) -> FilePage:
+    return FilePage([attached_file(one) for one in value["files"]], value["has_more"])
+
+
+def attached_batch(value: Json) -> AttachedBatch:
+    return AttachedBatch(**{**value, "files": FileCounts(**value["files"])})
+
+
+def collection_usage(value: Json) -> CollectionUsage:
+    return CollectionUsage(**{**value, "files": FileCounts(**value["files"])})
+
+
+def embeddings(value: Json) -> Embeddings:
+    return Embeddings(**{**value, "vectors": _unpacked(value["vectors"])})
+
+
 def ingest_report(value: Json) -> IngestReport:
     return IngestReport(**{**value, "skipped": tuple(Skipped(**one) for one in value["skipped"])})
 
@@ -134,6 +182,19 @@ def _as_tuple(allow: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if allow is None else tuple(allow)
 
 
+def _packed(vectors: list[list[float]]) -> list[str]:
+    return [b64encode(np.asarray(one, "<f4").tobytes()).decode() for one in vectors]
+
+
+def _unpacked(vectors: list[str]) -> list[list[float]]:
+    return [np.frombuffer(b64decode(one), "<f4").tolist() for one in vectors]
+
+
+def _attachment(value: Json) -> Attachment:
+    splitting = Splitting(**value["splitting"])
+    return Attachment(**{**value, "allow": _as_tuple(value["allow"]), "splitting": splitting})
+
+
 def _plain(value: Any) -> Any:
     """Dataclasses, paths, and what holds them, as JSON has it."""
     if is_dataclass(value) and not isinstance(value, type):
@@ -152,6 +213,8 @@ def _as_it_is(value: Any) -> Any:
 _READ: dict[str, Callable[[Any], Any]] = {
     "sources": lambda values: [Source(**{**value, "path": Path(value["path"])}) for value in values],
     "records": records,
+    "attachments": lambda values: [_attachment(value) for value in values],
+    "listing": lambda value: FileQuery(**value),
     "ranking": lambda value: None if value is None else Ranking(**value),
     "splitting": lambda value: None if value is None else Splitting(**value),
 }

@@ -9,8 +9,9 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,8 @@ FINE_TUNE = "fine-tune"
 FINE_TUNE_RESULTS = "fine-tune-results"  # written by us at the end of a job; never uploaded, not in the quota
 
 ABANDONED_AFTER_SECONDS = 24 * 3600
+IDS_AT_ONCE = 500
+ROWS_AT_ONCE = 200
 FILENAME_CHARACTERS = 255  # what file systems hold, and so what a download can be saved as
 
 # Looks at a whole upload before it is published, and raises InvalidInputError to refuse it.
@@ -154,9 +157,37 @@ class FileStore:
             writer.discard()
 
     def get(self, identifier: str, caller: Caller) -> File:
-        """Raises: NotFoundError, also for a file of another project."""
+        """Raises: NotFoundError, also for a file of another project or one that the caller may not see."""
         with self._state.reading() as session:
             return _get(session, identifier, caller, "id")
+
+    def get_all(self, identifiers: Sequence[str], caller: Caller, param: str) -> dict[str, File]:
+        """Several by their ids. Raises: NotFoundError naming the first that is not there."""
+        found: dict[str, File] = {}
+        with self._state.reading() as session:
+            for start in range(0, len(identifiers), IDS_AT_ONCE):
+                query = select(File).where(File.id.in_(identifiers[start : start + IDS_AT_ONCE]))
+                found |= {row.id: row for row in session.scalars(query)}
+        for identifier in identifiers:
+            _refuse_hidden(found.get(identifier), identifier, caller, param)
+        return found
+
+    def known(self, project_id: str) -> set[str]:
+        """The ids of all files of a project."""
+        with self._state.reading() as session:
+            return set(session.scalars(select(File.id).where(File.project_id == project_id)))
+
+    def exists(self, identifier: str) -> bool:
+        with self._state.reading() as session:
+            return session.get(File, identifier) is not None
+
+    def set_allows(self, allows: Mapping[str, Sequence[str] | None]) -> None:
+        """From now on these say who may see the files, by their ids; None: everyone in the project."""
+        with self._state.session() as session:
+            for identifier, allow in allows.items():
+                row = session.get(File, identifier)
+                if row is not None:
+                    row.allow = None if allow is None else sorted(allow)
 
     def list(
         self,
@@ -182,7 +213,10 @@ class FileStore:
                 query = query.where(place < seen if order == "desc" else place > seen)
             columns = (File.created_at, File.id)
             query = query.order_by(*(column.desc() if order == "desc" else column for column in columns))
-            return list(session.scalars(query.limit(limit)))
+            if caller.sees is None:
+                query = query.limit(limit)
+            rows = session.scalars(query.execution_options(yield_per=ROWS_AT_ONCE))
+            return list(islice((row for row in rows if caller.may_see(row.allow)), limit))
 
     def delete(self, identifier: str, caller: Caller) -> None:
         """Raises: NotFoundError."""
@@ -221,9 +255,12 @@ def _chunks(path: Path) -> Iterable[bytes]:
 
 
 def _get(session: Session, identifier: str, caller: Caller, param: str) -> File:
-    row = session.get(File, identifier)
-    if row is None or row.project_id != caller.project_id:
-        raise NotFoundError(f"No such File object: {identifier}", param=param)
+    return _refuse_hidden(session.get(File, identifier), identifier, caller, param)
+
+
+def _refuse_hidden(row: File | None, identifier: str, caller: Caller, param: str) -> File:
+    if row is None or row.project_id != caller.project_id or not caller.may_see(row.allow):
+        raise NotFoundError(f"No such File object: {identifier:.80}", param=param)
     return row
 
 

@@ -105,6 +105,9 @@ class IndexSettings(Section):
     record_queries: bool = Field(
         True, description="Keep the vectors of the last 1,000 queries of a collection, to tune its search with."
     )
+    parse_memory_bytes: int = Field(
+        2 << 30, ge=512 << 20, description="Most memory the parser of documents may take."
+    )
 
 
 class TrainingSettings(Section):
@@ -187,6 +190,10 @@ class Settings(Section):
     aliases: dict[str, str] = Field(
         default_factory=lambda: dict.fromkeys(HOSTED_SMALL_MODELS, "base"),
         description="Hosted model names that stand for a local one; `base` is the default base model.",
+    )
+    embedding_aliases: dict[str, str] = Field(
+        default_factory=dict,
+        description="Hosted names of embedding models that stand for an encoder here, whose vectors are others.",
     )
     server: ServerSettings = ServerSettings()  # type: ignore[call-arg]
     engine: EngineSettings = EngineSettings()  # type: ignore[call-arg]

@@ -59,6 +59,8 @@ class Key(Row):
 
 
 class File(Row):
+    """An upload. `allow` lists principals as a document's does; None: everyone in the project."""
+
     __tablename__ = "files"
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
@@ -66,6 +68,7 @@ class File(Row):
     purpose: Mapped[str]
     bytes: Mapped[int]
     sha256: Mapped[str]
+    allow: Mapped[list[str] | None]
     created_at: Mapped[int]
 
 
@@ -154,10 +157,10 @@ class Collection(Row):
     encoder_fingerprint: Mapped[str]
     created_at: Mapped[int]
     title: Mapped[str | None]
-    labels: Mapped[dict[str, Any]]  # `metadata` in the API, a name that the mapper keeps for itself
+    labels: Mapped[dict[str, Any]] = mapped_column(default=dict)  # `metadata` in the API, which the mapper reserves
     expires_after_days: Mapped[int | None]
-    last_active_at: Mapped[int]
-    ranking: Mapped[dict[str, Any]]
+    last_active_at: Mapped[int] = mapped_column(default=now)
+    ranking: Mapped[dict[str, Any]] = mapped_column(default=dict)
     __table_args__ = (UniqueConstraint("project_id", "name"),)
 
 

@@ -11,7 +11,17 @@ from fastapi import FastAPI
 from local_llm import __version__, offline
 from local_llm.settings import Settings, load_settings
 from serving import error_responses
-from serving.routes import chat, files, fine_tuning, health, models, passages, profiles
+from serving.routes import (
+    chat,
+    embeddings,
+    files,
+    fine_tuning,
+    health,
+    models,
+    passages,
+    profiles,
+    vector_stores,
+)
 from serving.services import open_services
 
 DRAIN_SECONDS = 10
@@ -26,7 +36,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Local LLM", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     error_responses.install(app)
-    for routes in (chat, models, files, fine_tuning, profiles, passages, health):
+    for routes in (chat, embeddings, models, files, vector_stores, fine_tuning, profiles, passages, health):
         app.include_router(routes.router)
     return app
 

@@ -179,9 +179,8 @@ def next_passage(connection: sqlite3.Connection) -> int:
 
 
 def _write_passages(connection: sqlite3.Connection, number: int, document: NewDocument, first: int) -> None:
-    text, rows, words = document.parsed.text, [], []
+    rows, words = [], []
     for identifier, passage in enumerate(document.passages, first):
-        context = passage.encoded.removesuffix(text[passage.start : passage.end])
         rows.append(
             (
                 identifier,
@@ -190,7 +189,7 @@ def _write_passages(connection: sqlite3.Connection, number: int, document: NewDo
                 passage.end,
                 passage.page,
                 passage.heading,
-                context,
+                passage.context,
                 passage.tokens,
             )
         )
@@ -203,7 +202,7 @@ def _verify_offsets(document: NewDocument) -> None:
     length = len(document.parsed.text)
     for passage in document.passages:
         inside = 0 <= passage.start < passage.end <= length
-        if not inside or not passage.encoded.endswith(document.parsed.text[passage.start : passage.end]):
+        if not inside or passage.encoded != passage.context + document.parsed.text[passage.start : passage.end]:
             raise IntegrityError(f"{document.name}: characters {passage.start}-{passage.end} are not the passage")
 
 
@@ -310,6 +309,18 @@ def hit_rows(database: Database, ids: Sequence[int], scope: Scope) -> dict[int, 
         if scope.admits(access["allow"], access["attributes"]):
             found[row["passage_id"]] = {**row, "attributes": access["attributes"]}
     return found
+
+
+def text_between(database: Database, passage_id: int, start: int, end: int) -> str | None:
+    """Characters [start, end) of the text that a passage is of; None if there is no such passage."""
+    rows = database.read(
+        """SELECT substr(text, :start + 1, :end - :start) AS text
+        FROM passages AS p JOIN documents AS d ON d.number = p.document WHERE p.id = :id""",
+        id=passage_id,
+        start=start,
+        end=end,
+    )
+    return rows[0]["text"] if rows else None
 
 
 def encoded_passages(database: Database, number: int) -> list[str]:

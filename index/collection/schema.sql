@@ -51,6 +51,10 @@ CREATE INDEX passages_by_document ON passages (document);
 -- told with the words that it holds.
 CREATE VIRTUAL TABLE words USING fts5 (text, content = '', tokenize = 'porter unicode61 remove_diacritics 2');
 
+-- Views of it: a row for each occurrence of a word, in the order of the passages; and how often each word occurs.
+CREATE VIRTUAL TABLE word_occurrences USING fts5vocab (words, instance);
+CREATE VIRTUAL TABLE word_counts USING fts5vocab (words, row);
+
 -- A generation is all passages as one encoder sees them. Its vectors are in a table vectors_NUMBER of its own,
 -- which goes at once when another generation takes its place.
 CREATE TABLE generations (
@@ -67,6 +71,37 @@ CREATE UNIQUE INDEX one_active_generation ON generations (active) WHERE active =
 CREATE TABLE recorded_queries (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     vector BLOB NOT NULL            -- float32, little-endian, of the active generation
+) STRICT;
+
+-- Covers the order in which documents are listed.
+CREATE INDEX documents_by_time ON documents (created_at, number);
+
+-- Uploads attached by an API client, each a request of its own: what is to be done, durable before it is
+-- acknowledged, and what became of it. A completed one whose document is gone counts for nothing.
+CREATE TABLE attachments (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    file_id TEXT NOT NULL,
+    batch TEXT REFERENCES batches (id),
+    filename TEXT NOT NULL,
+    allow TEXT,                     -- that the document will have, as its own columns are; where there is a
+    attributes TEXT NOT NULL,       -- document already, it has them too
+    splitting TEXT NOT NULL,        -- JSON: sizes that were asked for, null for those of the settings
+    status TEXT NOT NULL,           -- in_progress, completed, failed or cancelled
+    error_code TEXT,
+    error_message TEXT,
+    created_at INTEGER NOT NULL,
+    newest INTEGER NOT NULL         -- 1 for the last request of its file
+) STRICT;
+
+CREATE INDEX attachments_by_file ON attachments (file_id, sequence);
+CREATE INDEX attachments_by_batch ON attachments (batch, created_at, sequence) WHERE batch IS NOT NULL;
+CREATE INDEX newest_attachments ON attachments (created_at, sequence) WHERE newest = 1;
+CREATE INDEX waiting_attachments ON attachments (sequence) WHERE status = 'in_progress';
+
+CREATE TABLE batches (
+    id TEXT PRIMARY KEY,
+    cancelled INTEGER NOT NULL,
+    created_at INTEGER NOT NULL
 ) STRICT;
 
 PRAGMA user_version = 2;

@@ -17,6 +17,7 @@ from sqlite3 import Connection
 import numpy as np
 
 from index.collection import documents as rows
+from index.collection.attachments import Attachments
 from index.collection.attributes import Scalar, checked_text
 from index.collection.catalog import Catalog
 from index.collection.database import Database, to_json
@@ -32,6 +33,7 @@ from index.collection.live_view import (
 from index.collection.next_generation import NextGeneration
 from index.collection.scope import Candidate, Scope
 from index.collection.storage_errors import of_disk, read_back
+from index.collection.words import Words
 from index.interface import DocumentInfo, DocumentText, Hit, Record
 from index.vectors.rows import checked_vectors
 from index.vectors.view import VectorView, ViewOptions, ViewStats
@@ -67,8 +69,10 @@ class CollectionStore:
 
     def __init__(self, path: Path, options: Options, snapshots: SnapshotPolicy | None = None):
         self._database = Database(path)
+        self.attachments = Attachments(self._database)
         self._options = options
         self._snapshots = snapshots or SnapshotPolicy()
+        self._words = Words(self._database)
         self._upkeep = threading.Lock()  # held by whoever maintains, or closes
         try:
             with read_back(path):
@@ -151,6 +155,7 @@ class CollectionStore:
             with self._database.transaction() as connection:
                 for document in gone:
                     rows.delete_document(connection, document)
+            self._words.forget(document.number for document in gone)
             for document in gone:
                 self._catalog.drop(document.number)
                 self._forget(document.passage_ids)
@@ -167,6 +172,14 @@ class CollectionStore:
         with self._database.lock:
             return self.remove([record.name for record in self.records(scope, names)], scope.principals)
 
+    def detach(self, file_ids: Sequence[str]) -> None:
+        """Removes uploads that were attached, and what was made of them."""
+        with self._database.lock:
+            self.attachments.remove(file_ids)
+            made = [name for file_id in file_ids for name in self.names_of_file(file_id)]
+            if made:
+                self.remove(made, None)
+
     # Searching
 
     def nearest(self, query: Vectors, k: int, scope: Scope) -> list[Candidate]:
@@ -182,6 +195,10 @@ class CollectionStore:
             if identifier >= 0
         ]
 
+    def matching(self, text: str, k: int, scope: Scope) -> list[Candidate]:
+        """The k passages that match the words of a text best, by BM25 among the passages within the scope."""
+        return self._words.best(text, k, self._catalog.allowed(scope.principals, scope.filter))
+
     def search(self, collection: str, query: Vectors, k: int, scope: Scope) -> list[Hit]:
         """query: float32 [dimension]. Only passages within the scope are ranked."""
         return self.consistent(collection, scope, lambda: self.nearest(query, k, scope))
@@ -190,11 +207,24 @@ class CollectionStore:
         """What `find` finds, as the database has it. If it has something else by now, `find` is asked again."""
         for _ in range(ATTEMPTS):
             candidates = find()
-            hits = self._hits(collection, candidates, scope)
+            hits = self.current(collection, candidates, scope)
             if len(hits) == len(candidates):
                 return hits
         with self._database.lock:
-            return self._hits(collection, find(), scope)
+            return self.current(collection, find(), scope)
+
+    def current(self, collection: str, candidates: Sequence[Candidate], scope: Scope) -> list[Hit]:
+        """Those of the candidates that the database has within the scope, as it has them, in their order."""
+        found = rows.hit_rows(self._database, [one.passage_id for one in candidates], scope)
+        return [
+            Hit(collection=collection, score=one.score, **found[one.passage_id])
+            for one in candidates
+            if one.passage_id in found
+        ]
+
+    def text_between(self, passage_id: int, start: int, end: int) -> str | None:
+        """Characters [start, end) of the text that this passage is of; None if there is no such passage."""
+        return rows.text_between(self._database, passage_id, start, end)
 
     def record_query(self, query: Vectors) -> None:
         """Remembers a question's vector for measuring; on the disk with the next maintenance."""
@@ -205,6 +235,22 @@ class CollectionStore:
 
     def find(self, name: str) -> StoredDocument | None:
         return rows.find(self._database, name)
+
+    def name_of(self, document_id: str) -> str | None:
+        found = self._database.read("SELECT name FROM documents WHERE id = :id", id=document_id)
+        return found[0]["name"] if found else None
+
+    def file_id_of(self, name: str) -> str | None:
+        found = self._database.read("SELECT file_id FROM documents WHERE name = :name", name=name)
+        return found[0]["file_id"] if found else None
+
+    def names_of_file(self, file_id: str) -> list[str]:
+        """Of the document that was made of this upload, if there is one."""
+        found = self._database.read("SELECT name FROM documents WHERE file_id = :file_id", file_id=file_id)
+        return [row["name"] for row in found]
+
+    def some_names(self, limit: int) -> list[str]:
+        return [row["name"] for row in self._database.read("SELECT name FROM documents LIMIT :limit", limit=limit)]
 
     def documents(self, principals: Principals) -> list[DocumentInfo]:
         return rows.infos(self._database, principals)
@@ -390,15 +436,12 @@ class CollectionStore:
                 "UPDATE documents SET allow = ?, attributes = ? WHERE number = ?",
                 (*values, old.number),
             )
+            connection.execute(
+                """UPDATE attachments SET allow = ?, attributes = ?
+                WHERE file_id = (SELECT file_id FROM documents WHERE number = ?)""",
+                (*values, old.number),
+            )
         self._catalog.put(old.number, values[0], attributes)
-
-    def _hits(self, collection: str, candidates: Sequence[Candidate], scope: Scope) -> list[Hit]:
-        found = rows.hit_rows(self._database, [one.passage_id for one in candidates], scope)
-        return [
-            Hit(collection=collection, score=one.score, **found[one.passage_id])
-            for one in candidates
-            if one.passage_id in found
-        ]
 
     def _write_recorded(self) -> None:
         asked = [self._asked.popleft() for _ in range(len(self._asked))]

@@ -1,47 +1,37 @@
-"""A parsed document into passages: the home of LlamaIndex.
+"""A parsed document into passages, sized in the encoder's own tokens, with exact offsets.
 
-Its Markdown parser finds the sections and its sentence splitter cuts them to size, in the encoder's own
-tokens. Both lose offsets (they search with str.find), so the text they return is aligned with the document
-here, word by word: what a passage cites is literally there.
+The document is tokenized once; sections (index/documents/sections.py) are then cut at the best places
+(index/documents/boundaries.py) by bisection.
 """
 
-import math
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
 
-from index.documents.parse import WITH_HEADINGS, ParsedDocument
-from local_llm.errors import IntegrityError, SettingsError
-
-TokenEnds = Callable[[str], list[int]]
-"""The encoder's tokenizer: for each token of a text, the character where it ends. No special tokens."""
+from index.documents.boundaries import beginning, cut, overlap_start, skip_blank
+from index.documents.document import ParsedDocument
+from index.documents.sections import Section, sections_of, tables_apart
+from index.documents.tokens import MOST_CHARACTERS_PER_TOKEN, PLAIN_BLANKS, MeasuredText, TokenEnds, is_additive
+from local_llm.errors import InvalidInputError, SettingsError
 
 PATH_SEPARATOR = " > "
-# Between title, headings and text of what is encoded: white space, which word-piece encoders drop.
+# Between title, headings, table header and text of what is encoded: white space, which word-piece encoders drop.
 CONTEXT_SEPARATOR = "\n"
-# Title and headings may take this share of a passage at most; a longer path loses its end.
+# Title and headings may take this share of a passage at most, a table's header as much; what is longer loses
+# its end.
 CONTEXT_SHARE = 4
-
-# A passage also has an end where tokens do not: word-piece tokenizers read a word of over 100 characters, as
-# encoded files have, as one unknown token. Prose has 4 to 5 characters a token.
-MOST_CHARACTERS_PER_TOKEN = 16
-
-# LlamaIndex joins the path with a string of our choice: one that no heading holds.
-_JOINT = "\x1f"
-# After the end of a sentence, and after a line: list items and table rows stand for themselves.
-# NLTK's sentences, LlamaIndex's own choice, need data files and know neither lists nor tables.
-# The code points are the full stop, exclamation and question mark of Chinese and Japanese.
-_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"')\]]*\s+|\n\s*|(?<=[\u3002\uff01\uff1f])")
-_HEADING_LINE = re.compile(r"#+\s.*")
-
-_Span = tuple[int, int]
+LEAST_CHUNK_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class Passage:
-    """Characters [start, end) of the document's text. `encoded` is them with title and headings before."""
+    """Characters [start, end) of the document's text.
+
+    `encoded` is `context` and then those characters. `context` is made by `Splitter.context` from the document's
+    title, `heading`, the path of headings, and `table_header`: the first row of the table that the passage goes
+    on with, else "".
+    """
 
     start: int
     end: int
@@ -49,171 +39,190 @@ class Passage:
     heading: str
     encoded: str
     tokens: int
+    context: str = ""
+    table_header: str = ""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """`chunk_tokens` bounds the encoded text, context included; neighbours share `overlap_tokens` at most."""
+
+    chunk_tokens: int
+    overlap_tokens: int
+
+    def problem(self, max_tokens: int) -> str | None:
+        """What is wrong with them for an encoder that reads `max_tokens`."""
+        if self.chunk_tokens > max_tokens:
+            return f"chunk_tokens = {self.chunk_tokens}, but the encoder reads {max_tokens} tokens"
+        if self.chunk_tokens < LEAST_CHUNK_TOKENS:
+            return f"chunk_tokens = {self.chunk_tokens}, expected {LEAST_CHUNK_TOKENS} or more"
+        if not 0 <= self.overlap_tokens <= self.chunk_tokens // 2:
+            return (
+                f"overlap_tokens = {self.overlap_tokens}, "
+                f"expected 0 to {self.chunk_tokens // 2}: half of chunk_tokens = {self.chunk_tokens}"
+            )
+        return None
 
 
 class Splitter:
-    """Cuts documents for one encoder.
+    """Cuts documents for one encoder. Making one costs nothing.
 
-    `chunk_tokens` bounds the encoded text, title and headings included; `max_tokens` is what the encoder
-    reads, special tokens not counted.
+    `max_tokens` is what the encoder reads, special tokens not counted.
 
     Raises: SettingsError if the sizes do not go together.
     """
 
     def __init__(self, token_ends: TokenEnds, *, chunk_tokens: int, overlap_tokens: int, max_tokens: int):
-        if chunk_tokens > max_tokens:
-            raise SettingsError(
-                f"index.chunk_tokens = {chunk_tokens}, but the encoder reads {max_tokens} tokens",
-                hint=f"set index.chunk_tokens to {max_tokens} or less",
-            )
-        if overlap_tokens > chunk_tokens // 2:
-            raise SettingsError(
-                f"index.overlap_tokens = {overlap_tokens} is more than half of index.chunk_tokens = {chunk_tokens}",
-                hint=f"set index.overlap_tokens to {chunk_tokens // 2} or less",
-            )
         self._token_ends = token_ends
-        self._chunk_tokens = chunk_tokens
-        self._overlap_tokens = overlap_tokens
+        self._sizes = Sizes(chunk_tokens, overlap_tokens)
+        self._max_tokens = max_tokens
+        if problem := self._sizes.problem(max_tokens):
+            raise SettingsError(
+                f"index.{problem}",
+                hint=f"set index.chunk_tokens to {max_tokens} or less, index.overlap_tokens to half of it or less",
+            )
 
     @property
     def sizes(self) -> dict[str, int]:
         """What passages depend on beside the document: equal sizes split it alike."""
-        return {"chunk_tokens": self._chunk_tokens, "overlap_tokens": self._overlap_tokens}
+        return asdict(self._sizes)
 
-    def split(self, document: ParsedDocument) -> list[Passage]:
-        """The document's passages in order. Every word of it is in one of them or in a heading path."""
-        return [passage for section in self._sections(document) for passage in self._passages(document, section)]
+    def split(
+        self, document: ParsedDocument, *, chunk_tokens: int | None = None, overlap_tokens: int | None = None
+    ) -> list[Passage]:
+        """The document's passages in order. Every word of it is in one of them or in a heading path.
 
-    def _sections(self, document: ParsedDocument) -> Iterator["_Section"]:
-        if document.media_type in WITH_HEADINGS:
-            yield from self._sections_by_headings(document.text)
-        elif document.pages:
-            for page in document.pages:
-                yield _Section(page.start, page.end, (), page.number)
-        else:
-            yield _Section(0, len(document.text), (), None)
+        Sizes given here hold for this document.
 
-    def _sections_by_headings(self, text: str) -> Iterator["_Section"]:
-        at = 0
-        for node in self._markdown.get_nodes_from_node(_as_node(text)):
-            above = tuple(part for part in node.metadata["header_path"].split(_JOINT) if part)
-            first, _, rest = node.text.partition("\n")
-            if _HEADING_LINE.match(first):
-                _, at = _align(text, first, at)
-                above, body = (*above, first.lstrip("#").strip()), rest
-            else:
-                body = node.text
-            start, at = _align(text, body, at)
-            yield _Section(start, at, above, None)
+        Raises: InvalidInputError if they do not go together.
+        """
+        sizes = self._sizes_with(chunk_tokens, overlap_tokens)
+        work = _Splitting(self, document, MeasuredText(document.text, self._token_ends), sizes)
+        return [passage for section in sections_of(document) for passage in work.passages(section)]
 
-    def _passages(self, document: ParsedDocument, section: "_Section") -> Iterator[Passage]:
-        text = document.text
-        context = self._context(document.title, section.path)
-        room = self._chunk_tokens - self._size(context)
-        for start, end in self._overlapping(text, section, room):
-            encoded = context + text[start:end]
-            heading = PATH_SEPARATOR.join(section.path)
-            yield Passage(start, end, section.page, heading, encoded, len(self._token_ends(encoded)))
+    def encoded(self, title: str, heading_path: str, context_extra: str, text: str) -> str:
+        """What to encode for a passage, from what is stored of it: `Passage.heading`, `Passage.table_header`.
 
-    def _context(self, title: str, path: tuple[str, ...]) -> str:
-        """Title and headings, each once, cut to their share of the passage."""
-        whole = PATH_SEPARATOR.join(dict.fromkeys((title, *path)))
-        share = self._chunk_tokens // CONTEXT_SHARE
-        ends = self._token_ends(whole)[:share]
-        return whole[: min(ends[-1], share * MOST_CHARACTERS_PER_TOKEN)] + CONTEXT_SEPARATOR if ends else ""
+        With the sizes and the encoder that it was split for, this is `Passage.encoded`.
+        """
+        return self.context(title, heading_path, context_extra) + text
 
-    def _overlapping(self, text: str, section: "_Section", room: int) -> Iterator[_Span]:
-        """The section's pieces, each begun earlier by the last sentences of the piece before."""
-        previous: _Span | None = None
-        for start, end in self._pieces(text, section, room):
-            yield (self._overlap_start(text, previous, start) if previous else start), end
-            previous = start, end
+    def context(
+        self, title: str, heading_path: str, table_header: str = "", *, chunk_tokens: int | None = None
+    ) -> str:
+        """The lines before a passage's text: title and headings, each once, and a table's header."""
+        share = (chunk_tokens or self._sizes.chunk_tokens) // CONTEXT_SHARE
+        names = dict.fromkeys((title, *heading_path.split(PATH_SEPARATOR)))
+        path = PATH_SEPARATOR.join(name for name in names if name)
+        return self._line(path, share) + self._line(table_header, share)
 
-    def _pieces(self, text: str, section: "_Section", room: int) -> Iterator[_Span]:
-        """Spans that share nothing and leave out nothing but white space."""
-        body = text[section.start : section.end]
-        if self._size(body) <= room:
-            pieces = [body]
-        else:
-            pieces = self._sentence_splitter(room - self._overlap_tokens).split_text(body)
-        at = section.start
-        for piece in pieces:
-            if piece.strip():
-                start, at = _align(text, piece, at)
-                yield start, at
-
-    def _overlap_start(self, text: str, previous: _Span, start: int) -> int:
-        for sentence_start in _sentence_starts(text, *previous):
-            if self._size(text[sentence_start : previous[1]]) <= self._overlap_tokens:
-                return sentence_start
-        return start
-
-    def _size(self, text: str) -> int:
-        """What a text takes of a passage: its tokens, or more if these are unusually long."""
-        return max(len(self._token_ends(text)), math.ceil(len(text) / MOST_CHARACTERS_PER_TOKEN))
-
-    def _sentence_splitter(self, chunk_tokens: int) -> Any:
-        from llama_index.core.node_parser import SentenceSplitter
-
-        return SentenceSplitter(
-            chunk_size=chunk_tokens,
-            chunk_overlap=0,  # ours is added with its offsets known
-            tokenizer=lambda text: range(self._size(text)),  # it takes the length
-            paragraph_separator="\n\n",
-            chunking_tokenizer_fn=split_sentences,
-        )
+    def count(self, text: str) -> int:
+        return len(self._token_ends(text))
 
     @cached_property
-    def _markdown(self) -> Any:
-        from llama_index.core.node_parser import MarkdownNodeParser
+    def additive(self) -> bool:
+        """Whether tokens may be counted piece by piece, if the pieces lie between blanks."""
+        return is_additive(self._token_ends)
 
-        return MarkdownNodeParser.from_defaults(header_path_separator=_JOINT, include_prev_next_rel=False)
+    def _line(self, text: str, most_tokens: int) -> str:
+        ends = self._token_ends(text[: most_tokens * MOST_CHARACTERS_PER_TOKEN])[:most_tokens]
+        return text[: ends[-1]] + CONTEXT_SEPARATOR if ends else ""
+
+    def _sizes_with(self, chunk_tokens: int | None, overlap_tokens: int | None) -> Sizes:
+        sizes = Sizes(
+            self._sizes.chunk_tokens if chunk_tokens is None else chunk_tokens,
+            self._sizes.overlap_tokens if overlap_tokens is None else overlap_tokens,
+        )
+        if problem := sizes.problem(self._max_tokens):
+            raise InvalidInputError(problem, param="chunking_strategy")
+        return sizes
 
 
 @dataclass(frozen=True)
-class _Section:
-    """Characters [start, end) under the headings of `path`."""
+class _Splitting:
+    """One document being split."""
 
-    start: int
-    end: int
-    path: tuple[str, ...]
-    page: int | None
+    splitter: Splitter
+    document: ParsedDocument
+    measured: MeasuredText
+    sizes: Sizes
+    contexts: dict[tuple[str, str], "_Context"] = field(default_factory=dict)
+
+    def passages(self, section: Section) -> Iterator[Passage]:
+        room = self._room(self._context(section, ""))
+        for part in tables_apart(self.measured, section, room):
+            yield from self._cut(part)
+
+    def _cut(self, section: Section) -> Iterator[Passage]:
+        """The section's passages, each begun earlier by the last sentences of the one before."""
+        text, stop = self.measured.text, section.start + len(self._slice(section.start, section.end).rstrip())
+        start = fresh = beginning(text, section.grain, section.start, stop)
+        context, header = self._context(section, ""), ""
+        while fresh < stop:
+            passage, end = self._passage(section, context, header, (start, stop), fresh)
+            yield passage
+            if section.table_header and not header:  # the first passage begins with it
+                header = section.table_header
+                context = self._context(section, header)
+            fresh = beginning(text, section.grain, end, stop)
+            span, most = (passage.start, passage.end), self.sizes.overlap_tokens
+            shared = overlap_start(self.measured, section.grain, span, most)
+            start = fresh if shared is None else shared
+
+    def _passage(
+        self, section: Section, context: "_Context", header: str, span: tuple[int, int], fresh: int
+    ) -> tuple[Passage, int]:
+        """The passage that begins at span[0], and where the next has to go on."""
+        start, room = span[0], self._room(context)
+        while True:
+            end = cut(self.measured, section.grain, (start, span[1]), fresh, room)
+            text = self._slice(start, end).rstrip()
+            tokens = self._tokens(context, start, start + len(text))
+            if tokens <= self.sizes.chunk_tokens or room == 1:
+                break
+            # Cut from its neighbours the text has more tokens than it had among them.
+            start, room = fresh, max(1, min(room - 1, room - (tokens - self.sizes.chunk_tokens)))
+        heading = PATH_SEPARATOR.join(section.path)
+        page = self._page(skip_blank(self.measured.text, start, end))
+        passage = Passage(
+            start, start + len(text), page, heading, context.text + text, tokens, context.text, header
+        )
+        return passage, end
+
+    def _tokens(self, context: "_Context", start: int, end: int) -> int:
+        """Tokens of what is encoded, exactly."""
+        if self.splitter.additive and self._between_blanks(start, end):
+            return context.tokens + self.measured.tokens(start, end)
+        return self.splitter.count(context.text + self._slice(start, end))
+
+    def _between_blanks(self, start: int, end: int) -> bool:
+        text = self.measured.text
+        return (start == 0 or text[start - 1] in PLAIN_BLANKS) and (end == len(text) or text[end] in PLAIN_BLANKS)
+
+    def _room(self, context: "_Context") -> int:
+        return max(1, self.sizes.chunk_tokens - context.size)
+
+    def _context(self, section: Section, header: str) -> "_Context":
+        heading = PATH_SEPARATOR.join(section.path)
+        if (heading, header) not in self.contexts:
+            text = self.splitter.context(self.document.title, heading, header, chunk_tokens=self.sizes.chunk_tokens)
+            self.contexts[heading, header] = _Context(text, self.splitter.count(text))
+        return self.contexts[heading, header]
+
+    def _page(self, start: int) -> int | None:
+        """The page on which a passage begins."""
+        pages = self.document.pages
+        return pages[bisect_right(pages, start, key=lambda page: page.start) - 1].number if pages else None
+
+    def _slice(self, start: int, end: int) -> str:
+        return self.measured.text[start:end]
 
 
-def split_sentences(text: str) -> list[str]:
-    """Sentences and lines with the white space behind them: joined, they are the text."""
-    starts = [0, *_sentence_starts(text, 0, len(text))]
-    return [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+@dataclass(frozen=True)
+class _Context:
+    text: str
+    tokens: int
 
-
-def _sentence_starts(text: str, start: int, end: int) -> list[int]:
-    """Where the sentences after the first begin within [start, end)."""
-    ends = (match.end() for match in _SENTENCE_END.finditer(text, start, end))
-    return [at for at in ends if start < at < end]
-
-
-def _align(text: str, piece: str, at: int) -> _Span:
-    """The span at or after `at` that holds `piece`'s words with white space between them, nothing else.
-
-    Raises: IntegrityError if it is not there: then the library changed the text, and no citation would hold.
-    """
-    start = None
-    for word in piece.split():
-        found = text.find(word, at)
-        if found < 0 or text[at:found].strip():
-            raise IntegrityError(f"the splitter returned text that the document does not hold: {word[:40]!r}")
-        start = found if start is None else start
-        at = found + len(word)
-    return (at, at) if start is None else (start, at)
-
-
-def _as_node(text: str) -> Any:
-    from llama_index.core.schema import TextNode
-
-    class UnhashedNode(TextNode):  # type: ignore[misc]  # untyped
-        # LlamaIndex hashes the whole document again for each section of it (node_utils.py says so itself).
-        @property
-        def hash(self) -> str:
-            return ""
-
-    return UnhashedNode(text=text)
+    @property
+    def size(self) -> int:
+        return max(self.tokens, -(-len(self.text) // MOST_CHARACTERS_PER_TOKEN))

@@ -9,6 +9,7 @@ The graph is read by OpenVINO's PyTorch frontend directly: `openvino.convert_mod
 """
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,10 @@ def convert(model: Any, folder: Path, calibration: Iterable[str]) -> None:
     import openvino
 
     tokenizer = TextTokenizer(model.tokenizer.backend_tokenizer.to_str(), model.max_seq_length)
-    graph = _traced(model)
+    with warnings.catch_warnings():
+        # Of branches that tracing takes one way: what came of it is measured before it is used.
+        warnings.simplefilter("ignore")
+        graph = _traced(model)
     _quantize(graph, [_feed([ids]) for ids in tokenizer.read(list(calibration)).ids])
     openvino.save_model(graph, str(folder / GRAPH), compress_to_fp16=False)
     (folder / TOKENIZER).write_text(model.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")

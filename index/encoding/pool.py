@@ -5,10 +5,12 @@ from collections import OrderedDict
 from pathlib import Path
 
 from index.encoding.encoder import Encoder
-from index.encoding.recipe import Precision, fingerprint_of
+from index.encoding.recipe import Precision
 
 # A collection's own, and during `reembed` the one that it moves to.
 MOST_LOADED = 2
+
+_Key = tuple[Path, Precision]
 
 
 class EncoderPool:
@@ -18,23 +20,23 @@ class EncoderPool:
         self._device = device
         self._derived = derived
         self._most = most
-        self._loaded: OrderedDict[str, Encoder] = OrderedDict()
+        self._loaded: OrderedDict[_Key, Encoder] = OrderedDict()
         self._lock = threading.Lock()
+        # Held while one loads: two at once would need twice the memory, and often be the same.
+        self._loading = threading.Lock()
 
     def get(self, path: Path, precision: Precision) -> Encoder:
-        """The encoder of a model's folder.
+        """The encoder of a model's folder. Who asks for one that is loaded waits for nobody.
 
         Raises: as Encoder.
         """
-        fingerprint = fingerprint_of(path, precision)
-        # Held while one loads: two at once would need twice the memory, and often be the same.
-        with self._lock:
-            encoder = self._loaded.get(fingerprint) or Encoder(path, self._device, precision, self._derived)
-            self._loaded[fingerprint] = encoder
-            self._loaded.move_to_end(fingerprint)
-            while len(self._loaded) > self._most:
-                self._loaded.popitem(last=False)
-            return encoder
+        key = (path, precision)
+        encoder = self._find(key)
+        if encoder is None:
+            with self._loading:
+                encoder = self._find(key) or Encoder(path, self._device, precision, self._derived)
+                self._keep(key, encoder)
+        return encoder
 
     def loaded(self) -> list[Encoder]:
         """The last used comes last."""
@@ -44,3 +46,15 @@ class EncoderPool:
     def clear(self) -> None:
         with self._lock:
             self._loaded.clear()
+
+    def _find(self, key: _Key) -> Encoder | None:
+        with self._lock:
+            if key in self._loaded:
+                self._loaded.move_to_end(key)
+            return self._loaded.get(key)
+
+    def _keep(self, key: _Key, encoder: Encoder) -> None:
+        with self._lock:
+            self._loaded[key] = encoder
+            while len(self._loaded) > self._most:
+                self._loaded.popitem(last=False)

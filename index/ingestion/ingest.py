@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Protocol
 
 import numpy as np
 
-from index.collection.documents import Access, NewDocument
-from index.collection.store import CollectionStore
+from index.collection.documents import Access, NewDocument, StoredDocument
 from index.documents.parse import ParsedDocument, UnparsableDocument
 from index.documents.parser_process import ParserProcess
 from index.documents.split import Passage, Splitter
@@ -65,6 +65,18 @@ def _hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
+class Destination(Protocol):
+    """What an ingestion asks of the collection that it writes into (index.collection.store)."""
+
+    def update_if_unchanged(self, name: str, sha256: str, splitting: dict[str, int], access: Access) -> bool: ...
+
+    def write(self, documents: Sequence[NewDocument], fingerprint: str | None = None) -> list[bool]: ...
+
+    def find(self, name: str) -> StoredDocument | None: ...
+
+    def encoded(self, document: StoredDocument) -> dict[str, Vectors]: ...
+
+
 @dataclass(frozen=True)
 class _Prepared:
     source: Source
@@ -77,7 +89,7 @@ class _Prepared:
 class Ingestion:
     """One run over some files. `run` may be called once."""
 
-    store: CollectionStore
+    store: Destination
     encoder: Encoder
     splitter: Splitter
     access: Access

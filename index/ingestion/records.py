@@ -10,7 +10,9 @@ import numpy as np
 from index.collection.attributes import checked_attributes, checked_text, shown
 from index.collection.documents import Access, NewDocument, Vectors
 from index.collection.store import CollectionStore
-from index.documents.parse import PLAIN, ParsedDocument, clean_text
+from index.documents.document import ParsedDocument
+from index.documents.media_types import PLAIN
+from index.documents.parse import clean_text
 from index.documents.split import Passage
 from index.encoding.encoder import Encoder
 from index.ingestion.ingest import encode_by_length, refuse_equal

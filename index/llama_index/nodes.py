@@ -9,7 +9,6 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeRelationship, Re
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
 from index.collection.attributes import LARGEST_NUMBER, kind_of
-from index.documents.parse import clean_text
 from index.interface import Hit, Record
 
 # Attributes of our own beside the node's metadata. The first two are named as metadata_dict_to_node() reads them.
@@ -17,7 +16,9 @@ CONTENT = "_node_content"  # JSON of the node, its text and embedding left out: 
 TYPE = "_node_type"
 ID = "_node_id"
 REF_DOC_ID = "_ref_doc_id"
-RESERVED = {CONTENT, TYPE, ID, REF_DOC_ID}
+
+# Records have one kind of line end and no NUL. The text of a node that has others is kept in its JSON.
+CHANGED_IN_RECORDS = ("\r", "\0")
 
 # Metadata of a passage that was found in a document: where it lies, as in a citation.
 CITATION = "citation"
@@ -71,7 +72,7 @@ def _can_be_compared(value: Any) -> bool:
 
 def _content(node: BaseNode, text: str) -> str:
     content = {**node.model_dump(mode="json"), "embedding": None}
-    if clean_text(text) == text:  # else the record holds it otherwise than the node did
+    if not any(character in text for character in CHANGED_IN_RECORDS):
         content = {key: value for key, value in content.items() if key not in ("text", "text_resource")}
     return json.dumps(content)
 

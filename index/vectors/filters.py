@@ -130,26 +130,22 @@ class FilterCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[int, tuple[weakref.ref | None, Visible]] = OrderedDict()
+        self._kept: OrderedDict[int, tuple[weakref.ref, Visible]] = OrderedDict()
         self._runs = Runs(np.empty(0, np.int32))
 
-    def visible(
-        self, store: RowStore, allowed: Mask | None, list_of_row: NDArray[np.uint16], lists: int
-    ) -> Visible:
+    def visible(self, store: RowStore, allowed: Mask, list_of_row: NDArray[np.uint16], lists: int) -> Visible:
         kept = self._find(allowed)
         if kept is not None and kept.covered == len(list_of_row):
             return kept
         dead = store.dead
         members = self._members(store, allowed, len(list_of_row))
         made = Visible(members, store.rows.live, list_of_row, lists)
-        if allowed is None or (not allowed.flags.writeable and allowed.base is None):
+        if not allowed.flags.writeable and allowed.base is None:
             self._keep(allowed, made, store, dead)
         return made
 
-    def _members(self, store: RowStore, allowed: Mask | None, covered: int) -> RowNumbers:
+    def _members(self, store: RowStore, allowed: Mask, covered: int) -> RowNumbers:
         rows = store.rows
-        if allowed is None:
-            return np.flatnonzero(rows.live[:covered])
         runs = self._runs
         if runs.count != covered:
             runs = self._runs = Runs(rows.groups[:covered])
@@ -161,22 +157,20 @@ class FilterCache:
             for _, visible in self._kept.values():
                 visible.strike_out(rows)
 
-    def _find(self, allowed: Mask | None) -> Visible | None:
+    def _find(self, allowed: Mask) -> Visible | None:
         with self._lock:
             reference, visible = self._kept.get(id(allowed), (None, None))
-            if visible is None or (reference is not None and reference() is not allowed):
+            if reference is None or reference() is not allowed:
                 return None
             self._kept.move_to_end(id(allowed))
             return visible
 
-    def _keep(self, allowed: Mask | None, visible: Visible, store: RowStore, dead: int) -> None:
-        reference = None if allowed is None else weakref.ref(allowed)
+    def _keep(self, allowed: Mask, visible: Visible, store: RowStore, dead: int) -> None:
         with self._lock:
             if store.dead != dead:
                 return  # rows died meanwhile: they may be in it, and would stay
-            self._kept[id(allowed)] = (reference, visible)
-            gone = [key for key, (known, _) in self._kept.items() if known is not None and known() is None]
-            for key in gone:
+            self._kept[id(allowed)] = (weakref.ref(allowed), visible)
+            for key in [key for key, (reference, _) in self._kept.items() if reference() is None]:
                 del self._kept[key]
             while len(self._kept) > CACHED_FILTERS:
                 self._kept.popitem(last=False)

@@ -12,7 +12,7 @@ from index.vectors.brute_force import Found, RowNumbers
 from index.vectors.device_rows import DeviceRows
 from index.vectors.effort import Effort, unmeasured
 from index.vectors.filters import FilterCache, Visible, permitted, visible_rows
-from index.vectors.inverted_lists import InvertedLists, Lists
+from index.vectors.inverted_lists import Bits, InvertedLists, Lists
 from index.vectors.rows import Ids, Mask, RowStore, Vectors
 
 # Costs in scorings of one row by itself (0.1 microseconds at 384 dimensions). Source: docs/benchmarks.md.
@@ -23,6 +23,9 @@ CALL_COST = 500.0
 FAR = 1.25  # so many times the usual lists for the usual number of rows: the nearest hold only strays
 LATE = 0.1  # of the best may lie in the farther half where the filter is not far
 FEW_LISTS = 16  # what is found in so few halves says nothing yet
+
+# Searches wait while so many rows are added.
+FOLDED_AT_ONCE = 64
 
 NO_ROWS = np.empty(0, np.int64)
 
@@ -58,6 +61,7 @@ class Generation:
         self.tuning = tuning or Tuning(unmeasured(lists.lists if lists else 1))
         self.lock = AccessLock()  # read by searches of the lists, written by what appends to them
         self._filters = FilterCache()
+        self._living: tuple[tuple[int, int], Bits] = ((0, 0), np.empty(0, np.uint8))
 
     def strike_out(self, ids: Ids) -> None:
         self._filters.strike_out(self.store.strike_out(ids))
@@ -74,10 +78,11 @@ class Generation:
     def fold(self, limit: int) -> None:
         """Takes the first `limit` rows of the tail into the structure."""
         if self.structure is not None:
-            start = self.structure.count
-            vectors = self.store.rows.vectors[start : start + limit]
-            with self.lock.writing():
-                self.structure.append(vectors)
+            vectors = self.store.rows.vectors
+            end = min(self.structure.count + limit, len(vectors))
+            while (start := self.structure.count) < end:
+                with self.lock.writing():
+                    self.structure.append(vectors[start : min(start + FOLDED_AT_ONCE, end)])
 
     # Searching
 
@@ -93,18 +98,18 @@ class Generation:
         if self.lists is None:
             return self.search_exact(queries, k, allowed)
         list_of_row = self.lists.list_of_row  # what is appended from here on still counts as tail
+        covered = inside = len(list_of_row)
         visible = None
-        if allowed is not None or self.store.dead:
+        if allowed is not None:
             visible = self._filters.visible(self.store, allowed, list_of_row, self.lists.lists)
+            inside = visible.count
         rows = self.store.rows
-        tail = visible_rows(rows, allowed, len(list_of_row)) if len(rows) > len(list_of_row) else NO_ROWS
+        tail = visible_rows(rows, allowed, covered) if len(rows) > covered else NO_ROWS
         lines = (
-            self._scan_all(self.lists, queries, k, visible)
-            if allowed is None or visible is None
+            self._scan_all(self.lists, queries, k, covered)
+            if visible is None
             else [self._candidates(self.lists, query, k, visible) for query in queries]
         )
-        covered = len(list_of_row)
-        inside = covered if visible is None else visible.count
         ranked = [
             self._ranked(query, line, covered, inside, tail, k, allowed)
             for query, line in zip(queries, lines, strict=True)
@@ -148,13 +153,20 @@ class Generation:
         ]
         return brute_force.stacked(ranked)
 
-    def _scan_all(self, lists: InvertedLists, queries: Vectors, k: int, living: Visible | None) -> RowNumbers:
-        """living: None where no row is dead."""
-        effort = self.tuning.effort
-        depth = k if living is None else k * living.covered / max(1, living.count)
-        bits = None if living is None else living.bits
+    def _scan_all(self, lists: InvertedLists, queries: Vectors, k: int, covered: int) -> RowNumbers:
+        effort, dead = self.tuning.effort, self.store.dead
+        depth = k * covered / max(1, covered - dead)
+        bits = self._living_bits(covered, dead) if dead else None
         with self.lock.reading():
             return lists.scan(queries, effort.candidates_for(k), effort.probes_for(depth), bits)
+
+    def _living_bits(self, covered: int, dead: int) -> Bits:
+        """Of rows 0..covered-1, when at least `dead` had died."""
+        kept_for, bits = self._living
+        if kept_for != (covered, dead):
+            bits = np.packbits(self.store.rows.live[:covered], bitorder="little")
+            self._living = (covered, dead), bits
+        return bits
 
     def _candidates(self, lists: InvertedLists, query: Vectors, k: int, visible: Visible) -> RowNumbers:
         """By whichever way costs least: every visible row, those in the nearest lists that hold any, or the

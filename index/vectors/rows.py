@@ -79,7 +79,7 @@ class RowStore:
 
     def _grow(self, needed: int) -> None:
         rows = self.rows
-        capacity = max(needed, 2 * len(self._buffers))
+        capacity = max(capacity_for(needed), 2 * len(self._buffers))
         grown = _buffers(rows.vectors.shape[1], capacity)
         for old, new in zip(_arrays(rows), _arrays(grown), strict=True):
             new[: len(rows)] = old

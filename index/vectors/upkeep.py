@@ -15,7 +15,7 @@ from index.vectors.rows import Rows, RowStore, Vectors, capacity_for
 
 # Source: docs/benchmarks.md: 10,000 rows of 384 dimensions are scored in 0.8 ms, with nothing to tune or to lose.
 EXACT_UP_TO = 10_000
-# Scored by every search, in 25 microseconds; and as many are folded at a time, in about 10 ms without searches.
+# Scored by every search, in 25 microseconds; and as many are folded in a step.
 FOLDED_ROWS = 256
 MOST_DEAD = 0.25
 FEWEST_DEAD = 256  # fewer cost nothing worth the copy

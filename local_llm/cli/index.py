@@ -8,11 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from local_llm.cli.context import AsJson, CommandContext
+from local_llm.cli.index_evaluate import evaluate
 from local_llm.cli.output import emit, emit_table, progress_bar, talk
 from local_llm.errors import InvalidInputError
+from local_llm.models import ModelStore
 from local_llm.permissions import Caller
 
 app = typer.Typer(no_args_is_help=True, help="Collections of documents: create, add, sync, search.")
+
+app.command("evaluate")(evaluate)
 
 Collection = Annotated[str, typer.Argument(help="The collection's name or id.")]
 Allow = Annotated[
@@ -24,13 +28,26 @@ SHOWN_CHARACTERS = 120
 
 
 @app.command("create")
-def create(context: typer.Context, name: str, as_json: AsJson = False) -> None:
-    """Creates an empty collection, bound to the encoder of the settings."""
+def create(
+    context: typer.Context,
+    name: str,
+    lexical: Annotated[bool, typer.Option("--lexical", help="Rank by words (BM25) as well.")] = False,
+    reranker: Annotated[str | None, typer.Option(help="A cross-encoder of the model store.")] = None,
+    merged: Annotated[bool, typer.Option("--merged", help="Make neighbouring and equal passages one hit.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Creates an empty collection, bound to the encoder of the settings; `evaluate` tells what to rank by."""
     from index.access import open_index
+    from index.interface import Ranking
 
     box: CommandContext = context.obj
+    ranking = Ranking(lexical=lexical, reranker=reranker, merged=merged)
+    if reranker is not None:
+        ModelStore(box.settings.place.models).get(reranker, "reranker")  # before there is a collection
     with open_index(box.settings, box.state) as index:
         made = index.create(box.caller, name)
+        if ranking != made.ranking:
+            made = index.update(box.caller, name, ranking=ranking)
     emit(asdict(made), f"created {made.name} ({made.id}, encoder {made.encoder})", as_json=as_json)
 
 

@@ -10,12 +10,13 @@ from fastapi.responses import StreamingResponse
 from openai.types import FileDeleted, FileObject
 from starlette.datastructures import FormData, UploadFile
 
-from local_llm.errors import InvalidInputError, NotFoundError
+from local_llm.errors import InvalidInputError, NotFoundError, UnavailableError
 from local_llm.fileio import CHUNK_BYTES
 from local_llm.files import FINE_TUNE, Check, clean_filename
+from local_llm.permissions import Caller
 from local_llm.state import File
 from serving.bodies import BodyTooLargeError, limited
-from serving.services import caller_of, services_of
+from serving.services import Services, caller_of, services_of
 from training.examples.data import check_training_file
 
 router = APIRouter()
@@ -125,9 +126,21 @@ def file_content(request: Request, file_id: str) -> StreamingResponse:
 
 
 @router.delete("/v1/files/{file_id}")
-def delete_file(request: Request, file_id: str) -> dict[str, Any]:
-    services_of(request).files.delete(file_id, caller_of(request))
+async def delete_file(request: Request, file_id: str) -> dict[str, Any]:
+    """Gone with all that was made of it in the project's collections."""
+    services, caller = services_of(request), caller_of(request)
+    await run_in_threadpool(services.files.delete, file_id, caller)
+    await _forget(services, caller, file_id)
     return FileDeleted(id=file_id, deleted=True, object="file").model_dump()
+
+
+async def _forget(services: Services, caller: Caller, file_id: str) -> None:
+    """An index server that is down removes what was made of deleted files before it answers anybody."""
+    try:
+        await services.index.files.forget(caller, file_id)
+    except UnavailableError:
+        if await services.index.answers():  # it came up just now, or was too slow
+            await services.index.files.forget(caller, file_id)
 
 
 def _as_json(row: File) -> dict[str, Any]:

@@ -21,6 +21,8 @@ Write = Callable[[str, str], Path]
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     offline.apply()
     root = tmp_path_factory.mktemp("home")
+    # Not int8: converting takes longer than most of these tests, and has tests of its own.
+    (root / "settings.toml").write_text('[index]\nprecision = "float32"\n')
     ModelStore(root / "models").import_folder(locate(ENCODER), name=ENCODER.name, licence=ENCODER.licence)
     return root
 

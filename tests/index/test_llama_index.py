@@ -109,7 +109,7 @@ def test_nodes_come_back_equal(store: CollectionVectorStore) -> None:
     node.relationships[NodeRelationship.NEXT] = RelatedNodeInfo(node_id="medlar", metadata={"a": 1})
     node.excluded_llm_metadata_keys = ["tags"]
     node.start_char_idx, node.end_char_idx = 3, 25
-    windows = TextNode(id_="windows", text="one\r\ntwo\r\n")
+    windows = TextNode(id_="windows", text="one\r\ntwo\0\r")
     image = ImageNode(id_="picture", text="a picture of a fig", image="aGVsbG8=")
     pointer = IndexNode(id_="pointer", text="look elsewhere", index_id="other")
     nodes = [node, windows, image, pointer]
@@ -197,6 +197,9 @@ def test_what_cannot_be_asked_is_refused_not_ignored(store: CollectionVectorStor
         store.get_nodes(filters=MetadataFilters(filters=where("a", "==", 1).filters, condition="not"))
     with pytest.raises(InvalidInputError, match="value"):
         store.get_nodes(filters=where("colour", "==", None))
+    with pytest.raises(InvalidInputError, match="no text"):
+        store.add([*FRUITS, ImageNode(id_="picture", image="aGVsbG8=")])
+    assert store.get_nodes() == []
     with pytest.raises(InvalidInputError, match="'hybrid'"):
         store.query(VectorStoreQuery(query_str="fig", mode=VectorStoreQueryMode.HYBRID))
 

@@ -1,4 +1,4 @@
-"""Vector stores: titles, metadata, expiry and ranking of collections."""
+"""Vector stores: titles, metadata, expiry and ranking of collections; who may see a file."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,8 +18,10 @@ def upgrade() -> None:
     op.add_column("collections", sa.Column("expires_after_days", WHOLE_NUMBER, nullable=True))
     op.add_column("collections", sa.Column("last_active_at", WHOLE_NUMBER, nullable=False, server_default="0"))
     op.add_column("collections", sa.Column("ranking", DOCUMENT, nullable=False, server_default="{}"))
+    op.add_column("files", sa.Column("allow", DOCUMENT, nullable=True))
 
 
 def downgrade() -> None:
     for column in ("ranking", "last_active_at", "expires_after_days", "labels", "title"):
         op.drop_column("collections", column)
+    op.drop_column("files", "allow")

@@ -28,5 +28,5 @@ class TestHaystack(DocumentStoreBaseExtendedTests):
         assert document_store.filter_documents() == [document]
 
     @pytest.mark.xfail(strict=True, raises=FilterError, reason="filters cannot ask for documents that lack a field")
-    def test_comparison_equal_with_none(self, document_store, filterable_docs) -> None:  # type: ignore[no-untyped-def]
+    def test_comparison_equal_with_none(self, document_store, filterable_docs) -> None:
         super().test_comparison_equal_with_none(document_store, filterable_docs)

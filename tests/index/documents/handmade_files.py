@@ -1,8 +1,9 @@
-"""Small real PDF and DOCX files, written by hand."""
+"""Small real files of each format: by hand, or by the libraries that others write them with."""
 
 import zipfile
-from io import BytesIO
 from pathlib import Path
+
+Parts = dict[str, str | bytes]
 
 ENCRYPTION = f"<< /Filter /Standard /V 1 /R 2 /Length 40 /P -4 /O <{'11' * 32}> /U <{'22' * 32}> >>"
 
@@ -62,21 +63,80 @@ CORE = """<cp:coreProperties xmlns:cp="http://schemas.openxmlformats.org/package
  xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>{title}</dc:title></cp:coreProperties>"""
 
 
-def write_docx(path: Path, paragraphs: list[str], *, heading: str = "", title: str = "") -> Path:
+def write_docx(
+    path: Path,
+    paragraphs: list[str],
+    *,
+    heading: str = "",
+    title: str = "",
+    more: Parts | None = None,
+) -> Path:
     style = '<w:pPr><w:pStyle w:val="Heading1"/></w:pPr>'
     body = f"<w:p>{style}<w:r><w:t>{heading}</w:t></w:r></w:p>" if heading else ""
     body += "".join(f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>" for text in paragraphs)
-    files = {
+    files: Parts = {
         "[Content_Types].xml": TYPES,
         "_rels/.rels": RELATIONS,
         "word/document.xml": f'<w:document xmlns:w="{WORD}"><w:body>{body}</w:body></w:document>',
         "word/styles.xml": STYLES,
         "word/_rels/document.xml.rels": STYLE_RELATION,
         "docProps/core.xml": CORE.format(title=title),
+        **(more or {}),
     }
-    buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    path.write_bytes(buffer.getvalue())
+    return write_zip(path, files)
+
+
+EPUB_CONTAINER = """<?xml version="1.0"?><container version="1.0"
+ xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles><rootfile full-path="OPS/book.opf"
+ media-type="application/oebps-package+xml"/></rootfiles></container>"""
+EPUB_BOOK = """<?xml version="1.0"?><package xmlns="http://www.idpf.org/2007/opf" version="3.0">
+<metadata xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>{title}</dc:title></metadata>
+<manifest>{items}</manifest><spine>{order}</spine></package>"""
+
+
+def write_zip(path: Path, files: Parts) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_epub(path: Path, chapters: list[str], *, title: str = "", more: Parts | None = None) -> Path:
+    """`chapters` are the bodies of XHTML files."""
+    names = [f"chapter{number}.xhtml" for number in range(len(chapters))]
+    items = "".join(f'<item id="{name}" href="{name}" media-type="application/xhtml+xml"/>' for name in names)
+    order = "".join(f'<itemref idref="{name}"/>' for name in names)
+    files: Parts = {
+        "mimetype": "application/epub+zip",
+        "META-INF/container.xml": EPUB_CONTAINER,
+        "OPS/book.opf": EPUB_BOOK.format(title=title, items=items, order=order),
+        **(more or {}),
+    }
+    for name, body in zip(names, chapters, strict=True):
+        files[f"OPS/{name}"] = f"<html><body>{body}</body></html>"
+    return write_zip(path, files)
+
+
+def write_xlsx(path: Path, sheets: dict[str, list[list[object]]]) -> Path:
+    from openpyxl import Workbook
+
+    workbook = Workbook()
+    workbook.remove(workbook.active)
+    for name, rows in sheets.items():
+        sheet = workbook.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+    workbook.save(path)
+    return path
+
+
+def write_pptx(path: Path, slides: list[tuple[str, str]]) -> Path:
+    """A title and a text for each slide."""
+    from pptx import Presentation
+
+    presentation = Presentation()
+    for title, text in slides:
+        slide = presentation.slides.add_slide(presentation.slide_layouts[1])
+        slide.shapes.title.text, slide.placeholders[1].text = title, text
+    presentation.save(str(path))
     return path

@@ -1,0 +1,1 @@
+"""Collections as the vector-store API has them: what it asks, and what it is answered."""
