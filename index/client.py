@@ -256,12 +256,12 @@ class IndexClient:
 
     def _call(self, method: str, caller: Caller, **arguments: Any) -> Any:
         with self._reaching():
-            response = self._http.post(f"/{method}", json=wire.call_to_json(caller, arguments))
+            response = self._http.post(f"/{method}", content=wire.call_to_bytes(caller, arguments))
         return _result(response.status_code, response.text)
 
     def _call_long(self, method: str, caller: Caller, report: Report, **arguments: Any) -> Any:
-        body = wire.call_to_json(caller, arguments)
-        with self._reaching(), self._http.stream("POST", f"/{method}", json=body) as response:
+        body = wire.call_to_bytes(caller, arguments)
+        with self._reaching(), self._http.stream("POST", f"/{method}", content=body) as response:
             for text in response.iter_lines():
                 line = json.loads(text)
                 if "result" in line:
@@ -394,9 +394,9 @@ class AsyncIndexClient:
         await self._call("delete", caller, collection=collection)
 
     async def _call(self, method: str, caller: Caller, **arguments: Any) -> Any:
-        body = wire.call_to_json(caller, arguments)
+        body = wire.call_to_bytes(caller, arguments)
         try:
-            async with self._session().post(f"{BASE_URL}/{method}", json=body) as response:
+            async with self._session().post(f"{BASE_URL}/{method}", data=body) as response:
                 return _result(response.status, await response.text())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _unavailable(self._socket, str(error)) from None

@@ -429,6 +429,12 @@ class IndexService:
             )
         else:
             vector = unit_vector(query, "query", "query")
+            if store.generation.dimension not in (None, len(vector)):
+                raise InvalidInputError(
+                    f"the query has {len(vector)} numbers; the collection {row.name!r} holds vectors of "
+                    f"{store.generation.dimension}",
+                    param="query",
+                )
         if self._settings.index.record_queries:
             store.record_query(vector)
         return vector

@@ -1,5 +1,6 @@
 """How calls, answers and errors of the index look as JSON between its server and its clients."""
 
+import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -33,7 +34,7 @@ from index.interface import (
     SyncReport,
 )
 from local_llm import errors
-from local_llm.errors import LocalLLMError
+from local_llm.errors import InvalidInputError, LocalLLMError
 from local_llm.permissions import Caller
 
 # What the server answers: methods of `index.interface.Index`, one path each. Long ones tell of their progress.
@@ -88,8 +89,16 @@ def caller_from_json(value: Json) -> Caller:
     return Caller(**{**value, "principals": tuple(value["principals"])})
 
 
-def call_to_json(caller: Caller, arguments: Mapping[str, Any]) -> Json:
-    return {"caller": caller_to_json(caller), **{name: _plain(value) for name, value in arguments.items()}}
+def call_to_bytes(caller: Caller, arguments: Mapping[str, Any]) -> bytes:
+    """In ASCII, and with NaN: what cannot be right is for the index to refuse, in its own words.
+
+    Raises: InvalidInputError for values nested so deep that they cannot be written down.
+    """
+    try:
+        plain = {name: _plain(value) for name, value in arguments.items()}
+        return json.dumps({"caller": caller_to_json(caller), **plain}).encode("ascii")
+    except RecursionError:
+        raise InvalidInputError("the request is nested too deep") from None
 
 
 def arguments_from_json(arguments: Mapping[str, Any]) -> Json:

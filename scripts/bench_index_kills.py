@@ -169,7 +169,10 @@ class Bench:
         check.run()
         totals = self._totals
         totals["faults"].update(check.faults)
-        totals["notes"].update(check.notes)
+        for kind, note in check.notes.items():
+            if kind not in totals["notes"]:
+                print(f"\nround {totals['kills']}: {kind}: {note}", file=sys.stderr)
+        totals["notes"] = check.notes | totals["notes"]
         totals["documents"] = check.documents
         totals["unacknowledged_kept"] += check.unacknowledged_kept
         totals["structures"][check.structure] += 1

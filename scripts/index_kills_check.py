@@ -19,7 +19,7 @@ from index.interface import DocumentInfo
 from index.vectors.view import ViewOptions
 
 EVERY = 10**6
-QUERIES = 20
+QUERIES = 50
 LEAST_RECALL = 0.9
 
 
@@ -74,8 +74,7 @@ class Check:
                 self._fault("torn", f"of {list(journal.in_flight)} only some: {happened}")
             for (name, stored), did in zip(list(journal.in_flight.items()), happened, strict=True):
                 if did:
-                    journal.forget_words(name)
-                    journal.acknowledged[name] = stored
+                    journal.learn(name, stored)
                     self.unacknowledged_kept += 1
             journal.in_flight = {}
             for name, stored in journal.acknowledged.items():

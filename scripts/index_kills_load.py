@@ -79,14 +79,13 @@ class Journal:
 
     def acknowledge(self) -> None:
         for name, stored in self.in_flight.items():
-            self.forget_words(name)
-            self.acknowledged[name] = stored
+            self.learn(name, stored)
         self.in_flight = {}
         self.changes += 1
 
-    def forget_words(self, name: str) -> None:
-        old = self.acknowledged.get(name)
-        if old is not None:
+    def learn(self, name: str, stored: Stored | None) -> None:
+        old, self.acknowledged[name] = self.acknowledged.get(name), stored
+        if old is not None and (stored is None or stored.serial != old.serial):
             self.gone = [*self.gone[-200:], old.serial]
 
 
@@ -137,11 +136,7 @@ class Client(threading.Thread):
             allow = (EVERYONE,) if new.allow is None else new.allow
             index.set_access(self._caller, self._collection, name, allow=allow, attributes=new.attributes)
         changed = dict(journal.in_flight)
-        if kind == "access":
-            journal.acknowledged.update(journal.in_flight)
-            journal.in_flight = {}
-        else:
-            journal.acknowledge()
+        journal.acknowledge()
         self.look_for(index, changed, started)
 
     def put(self, index: Index, versions: dict[str, Stored | None]) -> None:
