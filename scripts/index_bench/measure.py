@@ -243,7 +243,7 @@ def check_scores(data: Dataset, queries: Queries, found: list[np.ndarray], score
     """Raises: ValueError unless every score is the inner product (to a hundredth: some come from codes)."""
     for at in range(min(20, len(found))):
         right = data.vectors[found[at]] @ queries.vectors[at]
-        if np.abs(right - scores[at]).max() > 0.01:
+        if np.abs(right - scores[at]).max(initial=0) > 0.01:
             raise ValueError(f"query {at}: scores {scores[at]}, expected {right}")
 
 
