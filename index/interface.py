@@ -354,7 +354,10 @@ class Index(Protocol):
         never_expires: bool = False,
         ranking: Ranking | None = None,
     ) -> CollectionInfo:
-        """Changes what is given and leaves the rest."""
+        """Changes what is given and leaves the rest.
+
+        Raises: ForbiddenError unless the caller is an admin, for expiry and ranking.
+        """
 
     def collections(self, caller: Caller) -> list[CollectionInfo]: ...
 

@@ -172,6 +172,9 @@ class IndexService:
         ranking: Ranking | None = None,
     ) -> CollectionInfo:
         row = self._registry.get(caller, collection)
+        if caller.role != "admin" and (expires_after_days is not None or never_expires or ranking is not None):
+            # What expires is removed, which is an admin's to decide as deleting is.
+            raise ForbiddenError("only an admin may change when a collection expires, or how it ranks")
         if ranking is not None and ranking.reranker:
             self._rerankers.check(ranking.reranker)
         values: dict[str, Any] = {

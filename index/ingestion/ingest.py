@@ -58,7 +58,8 @@ def _sources_at(path: Path) -> list[Source]:
         raise InvalidInputError(
             f"the folder {path} holds no files", hint="give a folder with documents, or the files", param="path"
         )
-    return [Source(file, file.relative_to(path).as_posix(), file.name) for file in files]
+    names = [file.relative_to(path).as_posix() for file in files]
+    return [Source(file, name, name) for file, name in zip(files, names, strict=True)]
 
 
 def _hidden(file: Path, folder: Path) -> bool:

@@ -31,12 +31,15 @@ SHOWN_CHARACTERS = 120
 def create(
     context: typer.Context,
     name: str,
+    encoder: Annotated[
+        str | None, typer.Option(help="An encoder of the model store; default: index.encoder.")
+    ] = None,
     lexical: Annotated[bool, typer.Option("--lexical", help="Rank by words (BM25) as well.")] = False,
     reranker: Annotated[str | None, typer.Option(help="A cross-encoder of the model store.")] = None,
     merged: Annotated[bool, typer.Option("--merged", help="Make neighbouring and equal passages one hit.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Creates an empty collection, bound to the encoder of the settings; `evaluate` tells what to rank by."""
+    """Creates an empty collection, bound to an encoder; `evaluate` tells what to rank by."""
     from index.access import open_index
     from index.interface import Ranking
 
@@ -45,7 +48,7 @@ def create(
     if reranker is not None:
         ModelStore(box.settings.place.models).get(reranker, "reranker")  # before there is a collection
     with open_index(box.settings, box.state) as index:
-        made = index.create(box.caller, name)
+        made = index.create(box.caller, name, encoder=encoder)
         if ranking != made.ranking:
             made = index.update(box.caller, name, ranking=ranking)
     emit(asdict(made), f"created {made.name} ({made.id}, encoder {made.encoder})", as_json=as_json)
