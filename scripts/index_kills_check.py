@@ -163,7 +163,7 @@ class Check:
                         (stored.serial,),
                     )
                 ]
-                if found != [info.name]:
+                if set(found) != {info.name} or len(found) > info.passages:
                     self._fault("words", f"{stored.serial} of {name} finds {found}")
             for serial in [serial for journal in self._journals for serial in journal.gone[-50:]]:
                 if connection.execute("SELECT 1 FROM words WHERE words MATCH ?", (serial,)).fetchall():

@@ -11,7 +11,7 @@ from typing import Any
 
 from index.collection.attributes import Scalar
 from index.collection.database import Database, JsonRow, to_json
-from index.collection.documents import VISIBLE
+from index.collection.documents import VISIBLE, storable
 from index.interface import AttachedFile, FileCounts, FilePage, FileQuery
 from local_llm.errors import NotFoundError
 from local_llm.identifiers import new_id, now
@@ -125,7 +125,7 @@ class Attachments:
         rows = self._database.read(
             f"SELECT place FROM ({_ATTACHED} AND a.batch = :batch AND a.status = 'in_progress') WHERE {VISIBLE}",
             batch=batch,
-            principals=to_json(principals),
+            principals=storable(principals),
         )
         with self._database.transaction() as connection:
             connection.execute("UPDATE batches SET cancelled = 1 WHERE id = ?", (batch,))
@@ -227,7 +227,7 @@ class Attachments:
         rows = self._database.read(
             f"SELECT status, count(*) AS files FROM ({_ATTACHED} AND {chosen}) WHERE {VISIBLE} GROUP BY status",
             batch=batch,
-            principals=to_json(principals),
+            principals=storable(principals),
         )
         counts = {row["status"]: row["files"] for row in rows}
         if batch is None:
@@ -255,7 +255,7 @@ class Attachments:
             queries.append(f"SELECT * FROM ({_OTHERS} AND d.id = :id) WHERE {VISIBLE}")
             queries.append(f"SELECT * FROM ({_OTHERS} AND d.file_id = :id) WHERE {VISIBLE}")
         for query in queries:
-            rows = self._database.read(query, id=identifier, batch=batch, principals=to_json(principals))
+            rows = self._database.read(query, id=identifier, batch=batch, principals=storable(principals))
             if rows:
                 return rows[0]
         raise NotFoundError(f"No file found with id '{identifier:.80}'.", param=param)
@@ -277,7 +277,7 @@ class Attachments:
                 ORDER BY created_at {direction}, place {direction} LIMIT :limit""",
                 batch=query.batch,
                 status=query.status,
-                principals=to_json(principals),
+                principals=storable(principals),
                 time=cursor and cursor.created_at,
                 kind=cursor and cursor.kind,
                 place=cursor and cursor.place,
@@ -292,7 +292,7 @@ class Attachments:
         rows = self._database.read(
             f"""SELECT count(*) AS files FROM documents
             WHERE NOT EXISTS (SELECT 1 FROM attachments WHERE file_id = documents.file_id) {visible}""",
-            principals=to_json(principals),
+            principals=storable(principals),
         )
         return int(rows[0]["files"])
 

@@ -235,7 +235,7 @@ def find_visible(database: Database, names: Sequence[str], principals: Principal
 
 def infos(database: Database, principals: Principals) -> list[DocumentInfo]:
     rows = database.read(
-        f"SELECT {_INFO} FROM documents WHERE {VISIBLE} ORDER BY name", principals=_storable(principals)
+        f"SELECT {_INFO} FROM documents WHERE {VISIBLE} ORDER BY name", principals=storable(principals)
     )
     return [DocumentInfo(**{**row, **_access(row)}) for row in rows]
 
@@ -271,7 +271,7 @@ def text_of(database: Database, identifier: str, version: int | None, principals
             f"""SELECT number, id, name, filename, file_id, title, version, media_type, text FROM documents
             WHERE id = :id AND {VISIBLE}""",
             id=_readable(identifier),
-            principals=_storable(principals),
+            principals=storable(principals),
         )
         pages = _pages(database, rows[0].pop("number")) if rows else ()
     if not rows:
@@ -289,7 +289,7 @@ def counts(database: Database, principals: Principals) -> Counts:
         f"""SELECT count(*) AS documents, coalesce(sum(passages), 0) AS passages,
             coalesce(sum(characters), 0) AS characters
         FROM documents WHERE {VISIBLE}""",
-        principals=_storable(principals),
+        principals=storable(principals),
     )
     return Counts(**rows[0])
 
@@ -359,7 +359,7 @@ def _spread(database: Database, query: str, count: int) -> list[int]:
     return numbers[:: max(1, len(numbers) // count)][:count]
 
 
-def _storable(principals: Principals) -> str | None:
+def storable(principals: Principals) -> str | None:
     """As VISIBLE takes them. What no document can name opens none: SQLite's JSON ends a text at its first NUL."""
     return to_json(None if principals is None else [one for one in principals if is_storable(one)])
 

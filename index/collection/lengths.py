@@ -69,15 +69,23 @@ class Lengths:
 
     def of(self, passages: Ids, allowed: Mask | None) -> tuple[Mask, Integers]:
         """Which of the passages are there and allowed, bool [passages], and the lengths of those in characters."""
-        entry = np.searchsorted(self._first, passages, "right") - 1
         if not len(self._first):
             return np.zeros(len(passages), np.bool_), NONE
-        within = passages - self._first[entry]
-        # An id below the first entry has the last as its entry, -1, and lies below that.
-        chosen = (within >= 0) & (within < self._count[entry]) & self._live[entry]
+        chosen, entry, within = self._found(passages)
         if allowed is not None:
             chosen &= permitted(self._number[entry], allowed)
         return chosen, self._lengths[self._offset[entry[chosen]] + within[chosen]]
+
+    def gone(self, passages: Ids) -> Ids:
+        """Those that are there no longer, each once."""
+        return np.unique(passages[~self._found(passages)[0]] if len(self._first) else passages)
+
+    def _found(self, passages: Ids) -> tuple[Mask, Integers, Integers]:
+        """Which of the passages are there, in which entries, and at which place within them."""
+        entry = np.searchsorted(self._first, passages, "right") - 1
+        within = passages - self._first[entry]
+        # An id below the first entry has the last as its entry, -1, and lies below that.
+        return (within >= 0) & (within < self._count[entry]) & self._live[entry], entry, within
 
     def _append(
         self, first: Integers, count: Integers, number: Integers, start: Integers, lengths: Integers

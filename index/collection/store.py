@@ -82,6 +82,7 @@ class CollectionStore:
         except BaseException:
             self._database.close()
             raise
+        self._replacements = 0  # counted when new versions are in the view and before old ones leave it
         self._changed = 0  # passages that came or went since the last snapshot
         self._closed = False
         self._recorded = self._database.read("SELECT count(*) AS queries FROM recorded_queries")[0]["queries"]
@@ -206,9 +207,11 @@ class CollectionStore:
     def consistent(self, collection: str, scope: Scope, find: Callable[[], list[Candidate]]) -> list[Hit]:
         """What `find` finds, as the database has it. If it has something else by now, `find` is asked again."""
         for _ in range(ATTEMPTS):
+            replacements = self._replacements
             candidates = find()
             hits = self.current(collection, candidates, scope)
-            if len(hits) == len(candidates):
+            # A view that looked at what came before a replacement, and at what lives after it, saw neither version.
+            if len(hits) == len(candidates) and replacements == self._replacements:
                 return hits
         with self._database.lock:
             return self.current(collection, find(), scope)
@@ -419,6 +422,7 @@ class CollectionStore:
             np.concatenate([one.vectors for one in written]),
         )
         self._changed += sum(len(one.passages) for one in written)
+        self._replacements += any(one.replaced for one in written)
         self._forget(np.concatenate([one.old_passages for one in written]))
 
     def _forget(self, passages: Ids) -> None:

@@ -47,16 +47,18 @@ class Words:
         """The k passages of allowed documents (None: all) that match the words of a text best, with their BM25.
 
         Passages that hold none of the words are not among them. Equal scores are in the order of the passages.
+        After them come those that held a word and were gone a moment later: what took their place may hold it too
+        and was not looked at, so that whoever finds them in no database should ask again.
         """
         words, passages = self._occurrences(self._words_of(text))
         with self._lock:
             self._lengths.refresh()  # after the occurrences: every passage that they name is known
             there, lengths = self._lengths.of(passages, allowed)
+            gone = self._lengths.gone(passages)
             count, mean = self._lengths.in_scope(allowed)
         words, passages = words[there], passages[there]
-        if not len(passages):
-            return []
-        return _best(*_scores(words, passages, lengths / mean, count), k)
+        best = _best(*_scores(words, passages, lengths / mean, count), k) if len(passages) else []
+        return [*best, *(Candidate(one, best[-1].score if best else 1.0) for one in gone.tolist())]
 
     def forget(self, documents: Iterable[int]) -> None:
         """These numbers are no documents any more."""

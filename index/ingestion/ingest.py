@@ -1,5 +1,6 @@
 """Files into a collection: found, parsed, split, encoded, written."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ def refuse_equal(names: Sequence[str]) -> None:
 
 def _sources_at(path: Path) -> list[Source]:
     if path.is_file():
-        return [Source(path, path.name, path.name)]
+        return [Source(path, _readable(path.name), _readable(path.name))]
     if not path.is_dir():
         raise InvalidInputError(f"there is no file or folder {path}", param="path")
     files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file, path)]
@@ -58,8 +59,13 @@ def _sources_at(path: Path) -> list[Source]:
         raise InvalidInputError(
             f"the folder {path} holds no files", hint="give a folder with documents, or the files", param="path"
         )
-    names = [file.relative_to(path).as_posix() for file in files]
+    names = [_readable(file.relative_to(path).as_posix()) for file in files]
     return [Source(file, name, name) for file, name in zip(files, names, strict=True)]
+
+
+def _readable(name: str) -> str:
+    """A file's name can be bytes that are no UTF-8: one that cannot be written down is told as far as it can be."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _hidden(file: Path, folder: Path) -> bool:
