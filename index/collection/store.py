@@ -9,7 +9,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from sqlite3 import Connection
@@ -74,6 +74,7 @@ class CollectionStore:
         self._snapshots = snapshots or SnapshotPolicy()
         self._words = Words(self._database)
         self._upkeep = threading.Lock()  # held by whoever maintains, or closes
+        self._moving = threading.Lock()
         try:
             with read_back(path):
                 self._catalog = Catalog(self._database.iterate("SELECT number, allow FROM documents"), self._column)
@@ -334,6 +335,19 @@ class CollectionStore:
             raise
 
     # Another encoder
+
+    @contextmanager
+    def moving(self) -> Iterator[None]:
+        """For the block, nobody else moves the collection to another encoder. Raises: ConflictError."""
+        if not self._moving.acquire(blocking=False):
+            raise ConflictError(
+                f"the collection {self._database.path.parent.name} is moving to another encoder already",
+                hint="wait for it to finish",
+            )
+        try:
+            yield
+        finally:
+            self._moving.release()
 
     def begin_generation(self, encoder: str, fingerprint: str) -> NextGeneration:
         return NextGeneration(self._database, encoder, fingerprint)

@@ -24,6 +24,11 @@ class Reembedding:
     report: Report
 
     def run(self) -> ReembedReport:
+        """Raises: ConflictError if another run is under way."""
+        with self.store.moving():
+            return self._run()
+
+    def _run(self) -> ReembedReport:
         started = perf_counter()
         following = self.store.begin_generation(self.encoder.name, self.encoder.fingerprint)
         total = self.store.counts(None).passages
