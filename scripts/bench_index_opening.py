@@ -3,9 +3,9 @@
     python scripts/bench_index_opening.py 200000 [1000000 ...] [--dimension 384] [--folder FOLDER]
 
 Random vectors of length 1, a passage a document, a third of them restricted, written through the store in batches
-of 10,000. Then the collection is opened with its snapshot, with a snapshot that 10,000 documents came and 10,000 went
-since, and with none. Prints a table and one line of JSON. `opening` ends when a search can be made; `first search`
-reads what the operating system did not.
+of 10,000. Then the collection is opened with its snapshot, with a snapshot since which 10,000 documents came and
+10,000 went, and with none. Prints a table and one line of JSON. An opening ends when searches can be made; the
+first search reads what the operating system did not.
 """
 
 import argparse
