@@ -7,9 +7,11 @@ and z are two random sentences of one real document, so that the noise is a diff
 within documents, with the spectrum of the data, not a ball of 384 independent directions. All documents are
 shuffled.
 
-What this does to difficulty: see `STEP`. Made sentences lie as near to their pattern as real sentences do to their
-nearest neighbour, so a question's ten nearest come from fewer subjects than among as many real sentences, and stand
-closer together; filters by topic allow regions of the space, as departments' documents do.
+What this does to difficulty: little. Of 40,000 rows, HNSW (32 links, construction effort 100) finds 0.926,
+0.971 and 0.990 of the test questions' ten nearest with efforts of 32, 64 and 128 where all sentences are real,
+and 0.935, 0.973 and 0.991 where half are made from the other half; tenth and eleventh hit lie as far apart
+(0.003). The nearest hit is less near (0.72 in place of 0.77 in the median): fewer real sentences answer the
+questions. Filters by topic allow regions of the space, as departments' documents do.
 """
 
 import json
