@@ -73,15 +73,27 @@ class AttachmentWorker:
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            self._wake.clear()
-            if time.monotonic() - self._swept >= SWEEP_SECONDS:
-                self.sweep()
-            if not self.step():
-                self._wake.wait(IDLE_SECONDS)
+            try:
+                self._turn()
+            except _Ended:
+                return
+            except Exception as error:  # a state database that cannot be read now: what waits goes on waiting
+                print(f"attachments: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+                self._ended.wait(RETRY_SECONDS)
+
+    def _turn(self) -> None:
+        self._wake.clear()
+        if time.monotonic() - self._swept >= SWEEP_SECONDS:
+            self.sweep()
+        if not self.step():
+            self._wake.wait(IDLE_SECONDS)
 
     def step(self) -> bool:
         """A group of each collection in which files wait. Returns: whether more may be left."""
-        for row in self._registry.all():
+        noticed = set(self._waiting)  # before looking: a collection is there before files wait in it
+        rows = self._registry.all()
+        self._waiting -= noticed - {row.id for row in rows}
+        for row in rows:
             if row.id in self._waiting and not self._ended.is_set():
                 self._guarded(row)
         return bool(self._waiting)
@@ -93,12 +105,14 @@ class AttachmentWorker:
             pass
         except OutOfSpaceError as error:  # what waits goes on waiting
             print(f"attachments: {error.message}", file=sys.stderr)  # noqa: T201
+            self._waiting.add(row.id)
             self._ended.wait(RETRY_SECONDS)
         except Exception as error:  # of a collection that was deleted meanwhile, and never the end of this thread
             if all(one.id != row.id for one in self._registry.all()):
                 self._waiting.discard(row.id)
                 return
             print(f"attachments of {row.id}: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+            self._waiting.add(row.id)
             self._ended.wait(RETRY_SECONDS)
 
     def _work(self, row: Collection) -> None:

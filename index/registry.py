@@ -151,7 +151,7 @@ class CollectionRegistry:
     def remove_abandoned(self) -> None:
         """Deletes folders that killed processes left without a row. Call it under the index's lock."""
         known = {row.id for row in self.all()}
-        for folder in self._folder.glob(f"{PREFIX}*"):
+        for folder in self._folder.glob(f"*{PREFIX}*"):  # also what was renamed to be deleted
             if folder.name not in known:
                 shutil.rmtree(folder)
 

@@ -280,9 +280,9 @@ class IndexService:
         if row.encoder == EXTERNAL:
             raise ConflictError(f"the collection {row.name!r} has no encoder: its records bring their vectors")
         store, following = self._store(row), self.encoder(encoder)
-        if store.generation.fingerprint == following.fingerprint:
-            return ReembedReport(following.name, 0, 0.0)
-        outcome = Reembedding(store, following, report).run()
+        moved = store.generation.fingerprint != following.fingerprint
+        outcome = Reembedding(store, following, report).run() if moved else ReembedReport(following.name, 0, 0.0)
+        # Also where nothing moved: a run that was killed may not have come to this.
         self._registry.update(row.id, {"encoder": following.name, "encoder_fingerprint": following.fingerprint})
         return outcome
 

@@ -83,7 +83,11 @@ class Attachments:
             connection.executemany(
                 "DELETE FROM attachments WHERE file_id = ? AND batch IS NULL AND status != 'in_progress'", files
             )
-            connection.executemany("UPDATE attachments SET newest = 0 WHERE file_id = ?", files)
+            # Whoever works off an older request of a file must not give it the access of that one.
+            connection.executemany(
+                "UPDATE attachments SET newest = 0, allow = ?, attributes = ? WHERE file_id = ?",
+                [(to_json(one.allow), to_json(one.attributes), one.file_id) for one in attachments],
+            )
             connection.executemany(
                 """INSERT INTO attachments
                 (file_id, batch, filename, allow, attributes, splitting, status, created_at, newest)

@@ -4,6 +4,7 @@ A view of the collection's database like the vectors: a permission costs a byte 
 read when the first filter names it. Documents are known by their number; a mask has one entry for each number.
 """
 
+import hashlib
 import json
 import threading
 from collections import OrderedDict
@@ -192,7 +193,10 @@ class Catalog:
         """
         if principals is None and found is None:
             return None
-        key = (principals, repr(found))  # equal filters can differ: to Python, True is 1
+        key = (
+            principals,
+            hashlib.sha256(repr(found).encode("utf-8", "replace")).hexdigest(),
+        )  # equal filters can differ: to Python, True is 1
         with self._lock:
             if key not in self._cached:
                 self._cached[key] = self._mask(principals, found)

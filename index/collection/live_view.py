@@ -123,7 +123,7 @@ def _size_of(path: Path) -> int:
 def drop_snapshots(database: Database, *, but: int) -> None:
     for folder in database.path.parent.glob("view-*"):
         if folder != snapshot_folder(database, but):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _joined(block: list[tuple[int, int, int, bytes]], dimension: int) -> tuple[Ids, Numbers, Vectors]:

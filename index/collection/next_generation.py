@@ -41,6 +41,10 @@ class NextGeneration:
 
     def lacking(self, limit: int, *, after: int) -> list[Lacking]:
         """At most `limit` documents with numbers above `after`, in their order."""
+        with self._database.one_commit():
+            return self._lacking(limit, after)
+
+    def _lacking(self, limit: int, after: int) -> list[Lacking]:
         found = self._database.read(
             f"""SELECT number, first_passage FROM documents LEFT JOIN vectors_{self.number} ON document = number
             WHERE document IS NULL AND number > :after ORDER BY number LIMIT :limit""",

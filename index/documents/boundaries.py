@@ -16,8 +16,9 @@ _WORD = re.compile(r"\s+")
 _ROW = re.compile(r"\n\s*")
 _CELL = re.compile(r"(?<!\\)\|\s+")
 # A line that begins at the margin after an empty one: in most languages a definition of the top level.
-_DEFINITION = re.compile(r"\n(?:[^\S\n]*\n)+(?=\S)")
-_EMPTY_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
+# Possessive, and begun only where lines begin to be empty: a thousand of them are looked at once.
+_DEFINITION = re.compile(r"(?<=\S)[^\S\n]*+\n(?:[^\S\n]*+\n)++(?=\S)")
+_EMPTY_LINES = re.compile(r"\n(?:[^\S\n]*+\n)++")
 _LINE = re.compile(r"\n")
 
 

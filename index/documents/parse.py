@@ -40,7 +40,7 @@ __all__ = ["WITH_HEADINGS", "ParsedDocument", "UnparsableDocument", "media_type_
 # Their first heading says more than the properties, which writers copy from one file to the next.
 TITLED_BY_HEADING = {MARKDOWN, HTML, DOCX, PPTX}
 
-_HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t]*#*$", re.MULTILINE)
+_HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*)$", re.MULTILINE)
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 
 
@@ -89,7 +89,7 @@ def _encodable(text: str) -> str:
 
 def _first_heading(text: str) -> str:
     found = _HEADING.search(_FENCE.sub("", text))
-    return found.group(1).strip() if found else ""
+    return found.group(1).rstrip().rstrip("#").rstrip() if found else ""
 
 
 _READERS: dict[str, Callable[[Path], Reading]] = {

@@ -11,6 +11,8 @@ from index.encoding.encoder import Encoder, Vectors
 from index.ingestion.ingest import GROUP_PASSAGES, encode_by_length
 from index.interface import ReembedReport, Report
 
+# Documents change behind the one encoded last: a second pass leaves little to encode while nothing can change.
+PASSES = 2
 # Documents looked up at a time; a group of them is encoded once it has passages enough.
 BLOCK_DOCUMENTS = 64
 
@@ -33,9 +35,10 @@ class Reembedding:
         following = self.store.begin_generation(self.encoder.name, self.encoder.fingerprint)
         total = self.store.counts(None).passages
         self.report(following.passages(), total, "")
-        for documents in _groups(following):
-            self._encode(following, documents)
-            self.report(min(total, following.passages()), total, "")
+        for _ in range(PASSES):
+            for documents in _groups(following):
+                self._encode(following, documents)
+                self.report(min(total, following.passages()), total, "")
         self.store.adopt(following, lambda: self._complete(following))
         return ReembedReport(self.encoder.name, self.store.counts(None).passages, perf_counter() - started)
 
@@ -50,7 +53,7 @@ class Reembedding:
 
 
 def _groups(following: NextGeneration) -> Iterator[list[Lacking]]:
-    """What is lacking, in groups worth encoding together, until nothing is."""
+    """What is lacking, in groups worth encoding together."""
     group: list[Lacking] = []
     after = 0
     while documents := following.lacking(BLOCK_DOCUMENTS, after=after):
@@ -61,8 +64,6 @@ def _groups(following: NextGeneration) -> Iterator[list[Lacking]]:
             group = []
     if group:
         yield group
-    if after:  # documents may have been replaced behind the one looked at last
-        yield from _groups(following)
 
 
 def _by_document(documents: list[Lacking], vectors: Vectors) -> Iterator[Vectors]:

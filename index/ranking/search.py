@@ -20,6 +20,8 @@ Scores = Callable[[str, Sequence[str]], NDArray[np.float32]]
 # A reranker reads so many passages at least, and merging looks at so many times k, and more if it needs them.
 RERANKED = 30
 MERGED_FACTOR = 3
+# Beyond, fewer hits than asked for are told: where all that is near is one passage, looking further is of no use.
+MOST_MERGED = 500
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class RankedSearch:
             found = self._found(depth)
             hits = self._reranked(found)
             groups = merge(hits, k) if self.ranking.merged else [Group([hit]) for hit in hits[:k]]
-            if len(groups) == k or len(found) < depth:
+            if len(groups) == k or len(found) < depth or depth >= MOST_MERGED:
                 return groups
             depth *= 2
 
