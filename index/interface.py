@@ -140,7 +140,7 @@ class SearchQuality:
 
 @dataclass(frozen=True)
 class CollectionStats:
-    """What the caller can see of a collection. `bytes` is all of it on disk."""
+    """What the caller can see of a collection. `bytes` is all of it on disk; `search` is for admins only."""
 
     id: str
     name: str

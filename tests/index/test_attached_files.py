@@ -10,8 +10,11 @@ import pytest
 
 from index.attached_files import intersection
 from index.attachment_worker import AttachedDocuments, AttachmentWorker
+from index.collection.attachments import Attachments
+from index.collection.database import Database
 from index.collection.documents import StoredDocument
 from index.interface import Attachment, FileQuery, Splitting
+from index.registry import DATABASE
 from index.service import IndexService
 from local_llm.embedded import ENCODER, locate
 from local_llm.errors import ConflictError
@@ -221,3 +224,28 @@ def test_an_upload_is_for_those_whom_all_documents_name() -> None:
     assert intersection([None, ("a", "b")]) == ("a", "b")
     assert intersection([("a", "b"), ("b", "c"), None]) == ("b",)
     assert intersection([("a",), ("b",)]) == ()
+
+
+def test_a_request_that_is_being_worked_off_has_the_access_of_the_last_one(
+    service: IndexService, settings: Settings, admin: Caller, collection: str, upload
+) -> None:
+    """The older request had been read with the project's access when the narrower one was acknowledged."""
+    identifier = upload()
+    service.files.attach(admin, collection, [Attachment(identifier)])
+    database = Database(settings.place.collections / service.get(admin, collection).id / DATABASE)
+    attachments = Attachments(database)
+    [taken] = attachments.waiting(1)
+    service.files.attach(admin, collection, [Attachment(identifier, allow=("group:finance",))])
+    wanted = attachments.still_waiting(taken)
+    assert wanted is not None
+    assert wanted.allow == ("group:finance",)
+    database.close()
+
+
+def test_a_collection_deleted_while_files_wait_in_it_leaves_nothing_to_do(
+    service: IndexService, admin: Caller, collection: str, upload
+) -> None:
+    service.files.attach(admin, collection, [Attachment(upload())])
+    service.delete(admin, collection)
+    service.work_off()  # it came back
+    assert collection not in {one.name for one in service.collections(admin)}
