@@ -20,13 +20,15 @@ from index.interface import (
     AttachedFile,
     Attachment,
     CollectionUsage,
+    FileCounts,
     FilePage,
     FileQuery,
     Splitting,
 )
 from index.open_stores import OpenStores
 from index.registry import CollectionRegistry, is_expired
-from local_llm.errors import ConflictError, InvalidInputError, NotFoundError
+from local_llm.errors import ConflictError, InvalidInputError, LocalLLMError, NotFoundError
+from local_llm.fileio import bytes_below
 from local_llm.files import FileStore
 from local_llm.permissions import Caller, Principals
 from local_llm.settings import IndexSettings
@@ -68,9 +70,10 @@ class AttachedFiles:
 
     # Attaching
 
-    def check(self, caller: Caller, splitting: Splitting, *, encoder: str | None = None) -> None:  # noqa: ARG002
-        """Raises: InvalidInputError for sizes that a collection of this encoder would refuse."""
-        if splitting != Splitting():
+    def check(self, caller: Caller, attachments: Sequence[Attachment], *, encoder: str | None = None) -> None:
+        """Raises: what attach() would, to a collection of this encoder that is still to be made."""
+        self._check_files(caller, attachments)
+        for splitting in {one.splitting for one in attachments} - {Splitting()}:
             _check_sizes(self._settings, self._encoder(encoder), splitting)
 
     def attach(self, caller: Caller, collection: str, attachments: Sequence[Attachment]) -> list[AttachedFile]:
@@ -98,12 +101,7 @@ class AttachedFiles:
         *,
         as_batch: bool,
     ) -> str | None:
-        identifiers = [one.file_id for one in attachments]
-        if len(set(identifiers)) < len(identifiers):
-            raise InvalidInputError("file_ids: a file is named twice", param="file_ids")
-        uploads = self._uploads.get_all(identifiers, caller, "file_id")
-        for one in attachments:
-            refuse_beyond_own(caller, one.allow)
+        uploads = self._check_files(caller, attachments)
         self._check_splittings(row, store, {one.splitting for one in attachments})
         with store.attachments.lock:
             new = [_queued(caller, store, one, uploads[one.file_id]) for one in attachments]
@@ -111,9 +109,20 @@ class AttachedFiles:
                 if store.find(queued.file_id) is not None:
                     store.set_access(queued.file_id, access_to(queued.allow, queued.attributes), None)
             batch = store.attachments.add(new, as_batch=as_batch)
-        self._share(caller, [one.file_id for one in attachments if one.allow is not None])
-        self._notice(row.id)
+        try:
+            self._share(caller, [one.file_id for one in attachments if one.allow is not None])
+        finally:  # attached they are, whatever the state database has to say
+            self._notice(row.id)
         return batch
+
+    def _check_files(self, caller: Caller, attachments: Sequence[Attachment]) -> dict[str, File]:
+        """Returns: the uploads, by their ids."""
+        identifiers = [one.file_id for one in attachments]
+        if len(set(identifiers)) < len(identifiers):
+            raise InvalidInputError("file_ids: a file is named twice", param="file_ids")
+        for one in attachments:
+            refuse_beyond_own(caller, one.allow)
+        return self._uploads.get_all(identifiers, caller, "file_id")
 
     def _check_splittings(self, row: Collection, store: CollectionStore, splittings: Iterable[Splitting]) -> None:
         if row.encoder == EXTERNAL:
@@ -137,15 +146,18 @@ class AttachedFiles:
         return _batch(self._open(self._registry.get(caller, collection)), batch_id, caller)
 
     def usage(self, caller: Caller, collections: Sequence[str]) -> list[CollectionUsage]:
-        """Of several collections at once, without opening them for searches."""
+        """Of several collections at once, without opening them for searches; one that is damaged says so."""
         return [self._usage(caller, self._registry.get(caller, one)) for one in collections]
 
     def _usage(self, caller: Caller, row: Collection) -> CollectionUsage:
         database = self._registry.database(row.id)
-        with self._stores.attachments(row.id, database) as attachments:
-            counts = attachments.counts(caller.sees)
-        size = sum(path.stat().st_size for path in database.parent.rglob("*") if path.is_file())
-        return CollectionUsage(row.id, counts, size, is_expired(row))
+        counts, damage = FileCounts(), None
+        try:
+            with self._stores.attachments(row.id, database) as attachments:
+                counts = attachments.counts(caller.sees)
+        except LocalLLMError as error:
+            damage = error.message
+        return CollectionUsage(row.id, counts, bytes_below(database.parent), is_expired(row), damage)
 
     # Changing
 
@@ -170,7 +182,7 @@ class AttachedFiles:
             else:
                 store.attachments.set_access(file_id, *_merged(access, found.allow, found.attributes))
         if allow is not None:
-            self._share(caller, [file_id])
+            self._share(caller, [found.id])
         return store.attachments.file(file_id, caller.sees)
 
     def detach(self, caller: Caller, collection: str, file_id: str) -> None:
@@ -193,14 +205,22 @@ class AttachedFiles:
     def forget(self, caller: Caller, file_id: str) -> int:
         """Removes what was made of an upload that is deleted. Returns: in how many collections it was.
 
-        Raises: ConflictError if the upload is still there.
+        Raises: ConflictError if the upload is still there; what the first collection had to say that could not
+        do it, when all others have.
         """
         if self._uploads.exists(file_id):
             raise ConflictError(f"the file {file_id} is still there", hint="delete it first", param="file_id")
-        found = [row for row in self._registry.of_project(caller) if self._holds(row, file_id)]
-        for row in found:
-            self._open(row).detach([file_id])
-        return len(found)
+        held, failed = 0, None
+        for row in self._registry.of_project(caller):
+            try:
+                held += self._forget(row, file_id)
+            except LocalLLMError as error:
+                # One that cannot be opened answers nobody, and looks for deleted uploads before it does.
+                if self._stores.is_open(row.id):
+                    failed = failed or error
+        if failed is not None:
+            raise failed
+        return held
 
     def follow_access(self, caller: Caller, store: CollectionStore, name: str) -> None:
         """Call it when a document's `allow` was changed by its name."""
@@ -214,9 +234,13 @@ class AttachedFiles:
         row = self._registry.usable(caller, collection)
         return row, self._open(row)
 
-    def _holds(self, row: Collection, file_id: str) -> bool:
+    def _forget(self, row: Collection, file_id: str) -> bool:
+        """Returns: whether it was in this collection."""
         with self._stores.attachments(row.id, self._registry.database(row.id)) as attachments:
-            return attachments.holds(file_id)
+            held = attachments.holds(file_id)
+        if held:
+            self._open(row).detach([file_id])
+        return held
 
     def _share(self, caller: Caller, file_ids: Sequence[str]) -> None:
         """Lets uploads be read by those who may see all that was made of them, and nobody else."""

@@ -168,8 +168,10 @@ class AttachmentWorker:
             if attachments.counts(None).total == 0:
                 return
         store = self._open(row)
-        store.attachments.remove_all()
-        while names := store.some_names(SWEPT_AT_ONCE):
+        # Asked again each time: meanwhile somebody may have let it live longer.
+        if self._registry.has_expired(row.id):
+            store.attachments.remove_all()
+        while self._registry.has_expired(row.id) and (names := store.some_names(SWEPT_AT_ONCE)):
             self._go_on(0, 0, "")
             store.remove(names, None)
 

@@ -415,8 +415,8 @@ class AsyncFilesClient:
     def __init__(self, call: Callable[..., Awaitable[Any]]):
         self._call = call
 
-    async def check(self, caller: Caller, splitting: Splitting) -> None:
-        await self._call("files/check", caller, splitting=splitting)
+    async def check(self, caller: Caller, attachments: Sequence[Attachment]) -> None:
+        await self._call("files/check", caller, attachments=attachments)
 
     async def attach(
         self, caller: Caller, collection: str, attachments: Sequence[Attachment]

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from local_llm.permissions import Caller
 
+# Every id of a collection begins like this, and no name does.
+ID_PREFIX = "vs_"
 # What `allow` may hold instead of principals: opens a document to its whole project.
 EVERYONE = "everyone"
 # The encoder of a collection that is bound to none: its records and queries bring vectors.
@@ -289,12 +291,16 @@ class AttachedBatch:
 
 @dataclass(frozen=True)
 class CollectionUsage:
-    """What the caller can see of a collection's files. `bytes` is all of it on disk."""
+    """What the caller can see of a collection's files. `bytes` is all of it on disk.
+
+    `damage`: why the collection cannot be read, if it cannot.
+    """
 
     id: str
     files: FileCounts
     bytes: int
     expired: bool
+    damage: str | None = None
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,13 @@ from sqlalchemy import or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from index.collection.database import create_database
-from index.interface import CollectionInfo, Ranking
+from index.interface import ID_PREFIX, CollectionInfo, Ranking
 from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
 from local_llm.identifiers import is_name, new_id, now
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import Collection, ProfileRow, State
 
-PREFIX = "vs_"
 DATABASE = "collection.db"
 DAY_SECONDS = 24 * 3600
 # That a collection is in use is noted so often at most: expiry counts days.
@@ -50,12 +49,14 @@ class CollectionRegistry:
 
         Raises: ConflictError, InvalidInputError.
         """
-        identifier = new_id(PREFIX)
-        name = identifier if name is None else name
-        if not is_name(name):
+        identifier = new_id(ID_PREFIX)
+        if name is not None and (not is_name(name) or name.startswith(ID_PREFIX)):
             raise InvalidInputError(
-                f"{name!r} cannot name a collection; expected letters, digits, '.', '_' and '-'", param="name"
+                f"{name!r} cannot name a collection; expected letters, digits, '.', '_' and '-', and not to begin "
+                f"with {ID_PREFIX!r} as ids do",
+                param="name",
             )
+        name = identifier if name is None else name
         row = Collection(
             id=identifier,
             project_id=caller.project_id,
@@ -92,12 +93,22 @@ class CollectionRegistry:
         with self._state.reading() as session:
             return list(session.scalars(select(Collection)))
 
+    def has_expired(self, identifier: str) -> bool:
+        """By what its row says now."""
+        with self._state.reading() as session:
+            row = session.get(Collection, identifier)
+        return row is not None and is_expired(row)
+
     def get(self, caller: Caller, collection: str) -> Collection:
         """By name or id. Raises: NotFoundError."""
         with self._state.reading() as session:
-            query = select(Collection).where(
-                Collection.project_id == caller.project_id,
-                or_(Collection.id == collection, Collection.name == collection),
+            query = (
+                select(Collection)
+                .where(
+                    Collection.project_id == caller.project_id,
+                    or_(Collection.id == collection, Collection.name == collection),
+                )
+                .order_by(Collection.id != collection)  # a name that is another's id
             )
             row = session.scalars(query).first()
         if row is None:
@@ -151,7 +162,7 @@ class CollectionRegistry:
     def remove_abandoned(self) -> None:
         """Deletes folders that killed processes left without a row. Call it under the index's lock."""
         known = {row.id for row in self.all()}
-        for folder in self._folder.glob(f"*{PREFIX}*"):  # also what was renamed to be deleted
+        for folder in self._folder.glob(f"*{ID_PREFIX}*"):  # also what was renamed to be deleted
             if folder.name not in known:
                 shutil.rmtree(folder)
 

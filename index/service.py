@@ -11,6 +11,7 @@ from index.attached_files import AttachedFiles
 from index.attachment_worker import AttachmentWorker, purge
 from index.collection.documents import Access, Vectors
 from index.collection.filters import parse_filter
+from index.collection.live_view import Generation
 from index.collection.scope import Scope
 from index.collection.store import CollectionStore
 from index.documents.parser_process import ParserProcess
@@ -342,7 +343,9 @@ class IndexService:
         scores = self._rerankers.get(chosen.reranker) if chosen.reranker else None
         while True:
             generation = store.generation
-            vector = self._query_vector(row, store, query)
+            vector = self._query_vector(row, generation, query)
+            if self._settings.index.record_queries:
+                store.record_query(vector, generation)
             hits = RankedSearch(store, row.name, scope, chosen, text, vector, scores).run(k)
             # Else it was encoded for vectors that others took the place of: asked again, it is encoded for these.
             if store.generation is generation:
@@ -422,25 +425,22 @@ class IndexService:
     def _encoder_of(self, row: Collection, store: CollectionStore) -> Encoder:
         return self._encoders.of(store.generation, row.name)
 
-    def _query_vector(self, row: Collection, store: CollectionStore, query: str | Sequence[float]) -> Vectors:
+    def _query_vector(self, row: Collection, generation: Generation, query: str | Sequence[float]) -> Vectors:
         if isinstance(query, str):
             if not query.strip():
                 raise InvalidInputError("the query is empty", param="query")
-            vector = self._encoder_of(row, store).encode_queries([query])[0]
-        elif row.encoder != EXTERNAL:
+            return self._encoders.of(generation, row.name).encode_queries([query])[0]
+        if row.encoder != EXTERNAL:
             raise InvalidInputError(
                 f"the collection {row.name!r} is asked with text: {row.encoder} makes its vectors", param="query"
             )
-        else:
-            vector = unit_vector(query, "query", "query")
-            if store.generation.dimension not in (None, len(vector)):
-                raise InvalidInputError(
-                    f"the query has {len(vector)} numbers; the collection {row.name!r} holds vectors of "
-                    f"{store.generation.dimension}",
-                    param="query",
-                )
-        if self._settings.index.record_queries:
-            store.record_query(vector)
+        vector = unit_vector(query, "query", "query")
+        if generation.dimension not in (None, len(vector)):
+            raise InvalidInputError(
+                f"the query has {len(vector)} numbers; the collection {row.name!r} holds vectors of "
+                f"{generation.dimension}",
+                param="query",
+            )
         return vector
 
     def _splitter(self, encoder: Encoder, asked: Splitting) -> Splitter:

@@ -28,6 +28,11 @@ def write_file(path: Path, data: bytes) -> None:
         handle.write(data)
 
 
+def bytes_below(folder: Path) -> int:
+    """Of all files in a folder and below, some of which may be deleted meanwhile."""
+    return sum(_size_of(Path(root, name)) for root, _, names in os.walk(folder) for name in names)
+
+
 @contextmanager
 def staged_file(path: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
     """Yields a file that is published at `path` on success and vanishes on error.
@@ -92,3 +97,10 @@ def sha256_of(path: Path) -> str:
         while block := handle.read(CHUNK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -11,7 +11,7 @@ from typing import Any
 
 from index.collection.attributes import Scalar
 from index.collection.database import Database, JsonRow, to_json
-from index.collection.documents import VISIBLE, storable
+from index.collection.documents import VISIBLE, readable, storable
 from index.interface import AttachedFile, FileCounts, FilePage, FileQuery
 from local_llm.errors import NotFoundError
 from local_llm.identifiers import new_id, now
@@ -240,7 +240,7 @@ class Attachments:
 
     def batch(self, identifier: str) -> JsonRow:
         """Raises: NotFoundError."""
-        rows = self._database.read("SELECT * FROM batches WHERE id = :id", id=identifier)
+        rows = self._database.read("SELECT * FROM batches WHERE id = :id", id=readable(identifier))
         if not rows:
             raise _no_batch(identifier)
         return rows[0]
@@ -259,7 +259,7 @@ class Attachments:
             queries.append(f"SELECT * FROM ({_OTHERS} AND d.id = :id) WHERE {VISIBLE}")
             queries.append(f"SELECT * FROM ({_OTHERS} AND d.file_id = :id) WHERE {VISIBLE}")
         for query in queries:
-            rows = self._database.read(query, id=identifier, batch=batch, principals=storable(principals))
+            rows = self._database.read(query, id=readable(identifier), batch=batch, principals=storable(principals))
             if rows:
                 return rows[0]
         raise NotFoundError(f"No file found with id '{identifier:.80}'.", param=param)

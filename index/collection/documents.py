@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -229,7 +229,7 @@ def find_visible(database: Database, names: Sequence[str], principals: Principal
     visible = [one for one in found.values() if one is not None and Scope(principals).admits(one.allow, {})]
     if len(visible) < len(found):
         missing = found.keys() - {one.name for one in visible}
-        raise NotFoundError(f"no such document: {', '.join(map(_readable, sorted(missing)))}", param="document")
+        raise NotFoundError(f"no such document: {', '.join(map(readable, sorted(missing)))}", param="document")
     return visible
 
 
@@ -251,17 +251,24 @@ def named(database: Database, names: Sequence[str]) -> list[int]:
 
 def records(database: Database, numbers: Sequence[int] | None, scope: Scope) -> list[Record]:
     """Those of the documents (None: of all) that are there and within the scope, in the order of their numbers."""
+    rows = _within(database, "name, title, text", numbers, scope)
+    return [Record(row["name"], row["text"], row["title"], row["attributes"]) for row in rows]
+
+
+def names(database: Database, numbers: Sequence[int] | None, scope: Scope) -> list[str]:
+    """Of those that records() would return."""
+    return [row["name"] for row in _within(database, "name", numbers, scope)]
+
+
+def _within(database: Database, columns: str, numbers: Sequence[int] | None, scope: Scope) -> Iterator[JsonRow]:
     source = "documents" if numbers is None else "json_each(:numbers) JOIN documents ON number = value"
     rows = database.read(
-        f"SELECT number, name, title, allow, attributes, text FROM {source} ORDER BY number",
-        numbers=to_json(numbers),
+        f"SELECT number, {columns}, allow, attributes FROM {source} ORDER BY number", numbers=to_json(numbers)
     )
-    found = [(row, _access(row)) for row in rows]
-    return [
-        Record(name=row["name"], text=row["text"], title=row["title"], attributes=access["attributes"])
-        for row, access in found
-        if scope.admits(access["allow"], access["attributes"])
-    ]
+    for row in rows:
+        access = _access(row)
+        if scope.admits(access["allow"], access["attributes"]):
+            yield {**row, **access}
 
 
 def text_of(database: Database, identifier: str, version: int | None, principals: Principals) -> DocumentText:
@@ -270,12 +277,12 @@ def text_of(database: Database, identifier: str, version: int | None, principals
         rows = database.read(
             f"""SELECT number, id, name, filename, file_id, title, version, media_type, text FROM documents
             WHERE id = :id AND {VISIBLE}""",
-            id=_readable(identifier),
+            id=readable(identifier),
             principals=storable(principals),
         )
         pages = _pages(database, rows[0].pop("number")) if rows else ()
     if not rows:
-        raise NotFoundError(f"no such document: {_readable(identifier)}", param="document_id")
+        raise NotFoundError(f"no such document: {readable(identifier)}", param="document_id")
     if version not in (None, rows[0]["version"]):
         raise NotFoundError(
             f"version {version} of {rows[0]['name']} was replaced by version {rows[0]['version']}",
@@ -364,7 +371,8 @@ def storable(principals: Principals) -> str | None:
     return to_json(None if principals is None else [one for one in principals if is_storable(one)])
 
 
-def _readable(name: str) -> str:
+def readable(name: str) -> str:
+    """As a query takes it: what cannot be stored finds nothing."""
     return name if is_storable(name) else ascii(name)
 
 

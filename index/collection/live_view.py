@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from index.collection.database import Database
 from index.collection.documents import Ids, Vectors
 from index.vectors.view import VectorView, ViewOptions
+from local_llm.fileio import bytes_below
 
 Numbers = NDArray[np.int32]
 
@@ -110,14 +111,7 @@ def vectors_after(
 
 
 def snapshot_bytes(database: Database, generation: int) -> int:
-    return sum(map(_size_of, snapshot_folder(database, generation).rglob("*")))
-
-
-def _size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except FileNotFoundError:  # of the snapshot before, swept meanwhile
-        return 0
+    return bytes_below(snapshot_folder(database, generation))
 
 
 def drop_snapshots(database: Database, *, but: int) -> None:

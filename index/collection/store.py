@@ -57,6 +57,14 @@ class SnapshotPolicy:
     share: float = 0.05
 
 
+@dataclass(frozen=True)
+class _Active:
+    """What searches are made in. One object, as whoever sees the one half must see the other."""
+
+    generation: Generation
+    view: VectorView | None  # None while there is no vector
+
+
 Options = Callable[[int], ViewOptions]
 """How vectors of a dimension are to be held."""
 
@@ -78,8 +86,7 @@ class CollectionStore:
         try:
             with read_back(path):
                 self._catalog = Catalog(self._database.iterate("SELECT number, allow FROM documents"), self._column)
-                self._generation = self._active_generation()
-                self._view = self._view_of(self._generation.number, self._generation.dimension)
+                self._active = self._opened(self._active_generation())
         except BaseException:
             self._database.close()
             raise
@@ -88,7 +95,7 @@ class CollectionStore:
         self._closed = False
         self._recorded = self._database.read("SELECT count(*) AS queries FROM recorded_queries")[0]["queries"]
         self._measured_queries = self._recorded  # recorded when the view was last measured with them
-        self._asked: deque[Vectors] = deque(maxlen=MOST_RECORDED_QUERIES)
+        self._asked: deque[tuple[Generation, Vectors]] = deque(maxlen=MOST_RECORDED_QUERIES)
 
     def close(self, *, snapshot: bool = True) -> None:
         """Leaves a snapshot behind if the last one is out of date, unless told not to."""
@@ -106,7 +113,7 @@ class CollectionStore:
 
     @property
     def generation(self) -> Generation:
-        return self._generation
+        return self._active.generation
 
     # Writing
 
@@ -125,7 +132,7 @@ class CollectionStore:
             return []
         with self._database.lock:
             self._refuse_other_encoder(fingerprint)
-            dimension = self._generation.dimension or documents[0].vectors.shape[-1]
+            dimension = self.generation.dimension or documents[0].vectors.shape[-1]
             documents = [_checked(document, dimension) for document in documents]
             with self._database.transaction() as connection:
                 self._learn_dimension(connection, dimension)
@@ -172,7 +179,8 @@ class CollectionStore:
     def remove_matching(self, scope: Scope, names: Sequence[str] | None) -> int:
         """Removes what records() would return, and nothing that comes meanwhile."""
         with self._database.lock:
-            return self.remove([record.name for record in self.records(scope, names)], scope.principals)
+            found = rows.names(self._database, self._numbers(scope, names), scope)
+            return self.remove(found, scope.principals)
 
     def detach(self, file_ids: Sequence[str]) -> None:
         """Removes uploads that were attached, and what was made of them."""
@@ -230,10 +238,13 @@ class CollectionStore:
         """Characters [start, end) of the text that this passage is of; None if there is no such passage."""
         return rows.text_between(self._database, passage_id, start, end)
 
-    def record_query(self, query: Vectors) -> None:
-        """Remembers a question's vector for measuring; on the disk with the next maintenance."""
-        if query.shape == (self._generation.dimension,):
-            self._asked.append(query)
+    def record_query(self, query: Vectors, generation: Generation) -> None:
+        """Remembers a question's vector for measuring; on the disk with the next maintenance.
+
+        `generation`: the one that the vector was made for.
+        """
+        if query.shape == (generation.dimension,):
+            self._asked.append((generation, query))
 
     # Reading
 
@@ -265,11 +276,7 @@ class CollectionStore:
 
     def records(self, scope: Scope, names: Sequence[str] | None) -> list[Record]:
         """The documents of these names (None: of any) that are within the scope, in the order of their numbers."""
-        if names is not None:
-            return rows.records(self._database, rows.named(self._database, names), scope)
-        mask = self._catalog.allowed(scope.principals, scope.filter)
-        numbers = None if mask is None else np.flatnonzero(mask).tolist()
-        return rows.records(self._database, numbers, scope)
+        return rows.records(self._database, self._numbers(scope, names), scope)
 
     def encoded(self, document: StoredDocument) -> dict[str, Vectors]:
         """What was encoded of a document, with its vectors: equal text need not be encoded again.
@@ -280,7 +287,7 @@ class CollectionStore:
             now = rows.find(self._database, document.name)
             if now is None or (now.id, now.version) != (document.id, document.version):
                 return {}
-            vectors = rows.vectors_of(self._database, self._generation.number, now.number, now.passages)
+            vectors = rows.vectors_of(self._database, self.generation.number, now.number, now.passages)
             if vectors is None:
                 return {}
             return dict(zip(rows.encoded_passages(self._database, now.number), vectors, strict=True))
@@ -294,7 +301,7 @@ class CollectionStore:
 
     def bytes(self) -> int:
         """On the disk."""
-        return self._database.bytes() + snapshot_bytes(self._database, self._generation.number)
+        return self._database.bytes() + snapshot_bytes(self._database, self.generation.number)
 
     # Upkeep
 
@@ -321,7 +328,7 @@ class CollectionStore:
         Raises: OutOfSpaceError and whatever else the disk has to say; the snapshot before stays then.
         """
         with self._database.lock:  # else the view of one generation could become the snapshot of the next
-            view, folder = self._view, snapshot_folder(self._database, self._generation.number)
+            view, folder = self._view, snapshot_folder(self._database, self.generation.number)
             changed, self._changed = self._changed, 0
         if view is None:
             return
@@ -367,15 +374,18 @@ class CollectionStore:
             with self._database.transaction() as connection:
                 connection.execute("UPDATE generations SET active = 0 WHERE active")
                 connection.execute("UPDATE generations SET active = 1 WHERE number = ?", (following.number,))
-                connection.execute(f"DROP TABLE vectors_{self._generation.number}")
+                connection.execute(f"DROP TABLE vectors_{self.generation.number}")
                 connection.execute("DELETE FROM generations WHERE NOT active")
                 connection.execute("DELETE FROM recorded_queries")
             self._asked.clear()
-            self._view, self._generation = view, self._active_generation()
+            self._active = _Active(self._active_generation(), view)
             self._recorded = self._measured_queries = 0
             with suppress(LocalLLMError):  # adopted it is; upkeep tries again to write the snapshot
                 self.save_view()
-            drop_snapshots(self._database, but=self._generation.number)
+            drop_snapshots(self._database, but=self.generation.number)
+
+    def _opened(self, generation: Generation) -> "_Active":
+        return _Active(generation, self._view_of(generation.number, generation.dimension))
 
     def _caught_up(self, view: VectorView | None, following: NextGeneration) -> VectorView | None:
         dimension = following.dimension
@@ -389,6 +399,17 @@ class CollectionStore:
         return None if dimension is None else open_view(self._database, generation, self._options(dimension))
 
     # Below the surface
+
+    @property
+    def _view(self) -> VectorView | None:
+        return self._active.view
+
+    def _numbers(self, scope: Scope, names: Sequence[str] | None) -> list[int] | None:
+        """Of the documents that may be within the scope; None: any."""
+        if names is not None:
+            return rows.named(self._database, names)
+        mask = self._catalog.allowed(scope.principals, scope.filter)
+        return None if mask is None else np.flatnonzero(mask).tolist()
 
     def _active_generation(self) -> Generation:
         found = self._database.read("SELECT number, encoder, fingerprint, dimension FROM generations WHERE active")
@@ -404,22 +425,22 @@ class CollectionStore:
 
     def _refuse_other_encoder(self, fingerprint: str | None) -> None:
         """A move to another encoder can end between encoding and writing; vectors do not tell whose they are."""
-        if fingerprint is not None and fingerprint != self._generation.fingerprint:
+        if fingerprint is not None and fingerprint != self.generation.fingerprint:
             raise ConflictError(
                 f"the collection {self._database.path.parent.name} has moved to the encoder "
-                f"{self._generation.encoder!r} meanwhile",
+                f"{self.generation.encoder!r} meanwhile",
                 hint="try again",
             )
 
     def _learn_dimension(self, connection: Connection, dimension: int) -> None:
-        if self._generation.dimension is None:
-            values = (dimension, self._generation.number)
+        if self.generation.dimension is None:
+            values = (dimension, self.generation.number)
             connection.execute("UPDATE generations SET dimension = ? WHERE number = ?", values)
 
     def _write(self, connection: Connection, document: NewDocument) -> Written:
         old = rows.find(self._database, document.name)
         written = rows.write_document(connection, document, old, rows.next_passage(connection))
-        rows.write_vectors(connection, self._generation.number, written.number, document.vectors)
+        rows.write_vectors(connection, self.generation.number, written.number, document.vectors)
         return written
 
     def _follow(self, written: Sequence[Written]) -> None:
@@ -427,8 +448,7 @@ class CollectionStore:
         for one in written:
             self._catalog.put(one.number, one.allow_json, one.attributes)
         if self._view is None:
-            self._generation = self._active_generation()
-            self._view = self._view_of(self._generation.number, self._generation.dimension)
+            self._active = self._opened(self._active_generation())
             return
         self._view.add(
             np.concatenate([one.passages for one in written]),
@@ -462,7 +482,8 @@ class CollectionStore:
         self._catalog.put(old.number, values[0], attributes)
 
     def _write_recorded(self) -> None:
-        asked = [self._asked.popleft() for _ in range(len(self._asked))]
+        waiting = [self._asked.popleft() for _ in range(len(self._asked))]
+        asked = [vector for generation, vector in waiting if generation == self.generation]
         if not asked:
             return
         with self._database.transaction() as connection:
@@ -502,7 +523,7 @@ class CollectionStore:
 
     def sample_vectors(self, count: int) -> Vectors:
         """float32 [<= count, dimension]: vectors from all over the collection, the same each time."""
-        return rows.spread_vectors(self._database, self._generation.number, count)
+        return rows.spread_vectors(self._database, self.generation.number, count)
 
     def _snapshot_is_old(self) -> bool:
         stats = self.view_stats()

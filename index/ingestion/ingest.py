@@ -161,13 +161,21 @@ class Ingestion:
         passages = [passage for prepared in group for passage in prepared.passages]
         new = [passage for passage in passages if passage.encoded not in known]
         known.update(zip((one.encoded for one in new), encode_by_length(self.encoder, new), strict=True))
-        replaced = self.store.write(
-            [self._document(prepared, known) for prepared in group], self.encoder.fingerprint
-        )
+        replaced = self._stored([self._document(prepared, known) for prepared in group])
         self._counts["replaced"] += sum(replaced)
         self._counts["added"] += len(replaced) - sum(replaced)
         self._counts["passages"] += len(new)
         self._counts["tokens"] += sum(passage.tokens for passage in new)
+
+    def _stored(self, documents: Sequence[NewDocument]) -> list[bool]:
+        """In one transaction; if one of them cannot be stored, one by one, without it."""
+        try:
+            return self.store.write(documents, self.encoder.fingerprint)
+        except InvalidInputError as error:
+            if len(documents) > 1:
+                return [replaced for one in documents for replaced in self._stored([one])]
+            self._skipped.append(Skipped(documents[0].name, error.message))
+            return []
 
     def _known_vectors(self, group: list[_Prepared]) -> dict[str, Vectors]:
         """Of passages that the old versions of these documents have already."""

@@ -42,7 +42,7 @@ class Ours:
                 group = []
         self._store.write(group)
         for question in data.queries(WORKLOADS[0], "tuning").vectors:
-            self._store.record_query(question)
+            self._store.record_query(question, self._store.generation)
         while self._store.maintain(lambda store: store.sample_vectors(200)):
             pass
         self._store.save_view()

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from openai.types import VectorStoreDeleted
 from openai.types.vector_stores import VectorStoreFileDeleted
 
@@ -24,6 +24,13 @@ Status = Literal["in_progress", "completed", "failed", "cancelled"]
 POLL_MILLISECONDS = "200"
 
 Json = dict[str, Any]
+
+
+async def _store_id(request: Request, store_id: str) -> str:
+    return await stores.id_of(services_of(request), caller_of(request), store_id)
+
+
+StoreId = Annotated[str, Depends(_store_id)]
 
 
 @router.post("/v1/vector_stores")
@@ -49,7 +56,7 @@ async def list_stores(
 
 
 @router.get("/v1/vector_stores/{store_id}")
-async def retrieve_store(request: Request, store_id: str) -> Json:
+async def retrieve_store(request: Request, store_id: StoreId) -> Json:
     services, caller = services_of(request), caller_of(request)
     with named(store_id):
         info = await services.index.get(caller, store_id)
@@ -57,7 +64,7 @@ async def retrieve_store(request: Request, store_id: str) -> Json:
 
 
 @router.post("/v1/vector_stores/{store_id}")
-async def update_store(request: Request, store_id: str) -> Json:
+async def update_store(request: Request, store_id: StoreId) -> Json:
     services, caller = services_of(request), caller_of(request)
     asked = requests.read(requests.UpdateStore, await _body(request, services))
     with named(store_id):
@@ -66,7 +73,7 @@ async def update_store(request: Request, store_id: str) -> Json:
 
 
 @router.delete("/v1/vector_stores/{store_id}")
-async def delete_store(request: Request, store_id: str) -> Json:
+async def delete_store(request: Request, store_id: StoreId) -> Json:
     services, caller = services_of(request), caller_of(request)
     with named(store_id):
         await services.index.delete(caller, store_id)
@@ -74,7 +81,7 @@ async def delete_store(request: Request, store_id: str) -> Json:
 
 
 @router.post("/v1/vector_stores/{store_id}/search")
-async def search_store(request: Request, store_id: str) -> Json:
+async def search_store(request: Request, store_id: StoreId) -> Json:
     services, caller = services_of(request), caller_of(request)
     asked = requests.read(requests.Search, await _body(request, services))
     with named(store_id):
@@ -87,7 +94,7 @@ async def search_store(request: Request, store_id: str) -> Json:
 
 
 @router.post("/v1/vector_stores/{store_id}/files")
-async def attach_file(request: Request, response: Response, store_id: str) -> Json:
+async def attach_file(request: Request, response: Response, store_id: StoreId) -> Json:
     services, caller = services_of(request), caller_of(request)
     asked = requests.read(requests.CreateFile, await _body(request, services))
     response.headers["openai-poll-after-ms"] = POLL_MILLISECONDS
@@ -99,7 +106,7 @@ async def attach_file(request: Request, response: Response, store_id: str) -> Js
 @router.get("/v1/vector_stores/{store_id}/files")
 async def list_files(
     request: Request,
-    store_id: str,
+    store_id: StoreId,
     after: str | None = None,
     before: str | None = None,
     status: Annotated[Status | None, Query(alias="filter")] = None,
@@ -111,7 +118,7 @@ async def list_files(
 
 
 @router.get("/v1/vector_stores/{store_id}/files/{file_id}")
-async def retrieve_file(request: Request, response: Response, store_id: str, file_id: str) -> Json:
+async def retrieve_file(request: Request, response: Response, store_id: StoreId, file_id: str) -> Json:
     services, caller = services_of(request), caller_of(request)
     response.headers["openai-poll-after-ms"] = POLL_MILLISECONDS
     with named(store_id):
@@ -120,7 +127,7 @@ async def retrieve_file(request: Request, response: Response, store_id: str, fil
 
 
 @router.post("/v1/vector_stores/{store_id}/files/{file_id}")
-async def update_file(request: Request, store_id: str, file_id: str) -> Json:
+async def update_file(request: Request, store_id: StoreId, file_id: str) -> Json:
     services, caller = services_of(request), caller_of(request)
     asked = requests.read(requests.UpdateFile, await _body(request, services))
     attributes = (asked.attributes or {}) if "attributes" in asked.model_fields_set else None
@@ -132,7 +139,7 @@ async def update_file(request: Request, store_id: str, file_id: str) -> Json:
 
 
 @router.delete("/v1/vector_stores/{store_id}/files/{file_id}")
-async def detach_file(request: Request, store_id: str, file_id: str) -> Json:
+async def detach_file(request: Request, store_id: StoreId, file_id: str) -> Json:
     """The upload itself stays; no search finds what was made of it from here on."""
     services, caller = services_of(request), caller_of(request)
     with named(store_id):
@@ -141,7 +148,7 @@ async def detach_file(request: Request, store_id: str, file_id: str) -> Json:
 
 
 @router.get("/v1/vector_stores/{store_id}/files/{file_id}/content")
-async def file_content(request: Request, store_id: str, file_id: str) -> Json:
+async def file_content(request: Request, store_id: StoreId, file_id: str) -> Json:
     """The text as it was parsed, that offsets of passages count in."""
     services, caller = services_of(request), caller_of(request)
     with named(store_id):
@@ -157,7 +164,7 @@ async def file_content(request: Request, store_id: str, file_id: str) -> Json:
 
 
 @router.post("/v1/vector_stores/{store_id}/file_batches")
-async def create_batch(request: Request, response: Response, store_id: str) -> Json:
+async def create_batch(request: Request, response: Response, store_id: StoreId) -> Json:
     services, caller = services_of(request), caller_of(request)
     asked = requests.read(requests.CreateBatch, await _body(request, services))
     response.headers["openai-poll-after-ms"] = POLL_MILLISECONDS
@@ -167,7 +174,7 @@ async def create_batch(request: Request, response: Response, store_id: str) -> J
 
 
 @router.get("/v1/vector_stores/{store_id}/file_batches/{batch_id}")
-async def retrieve_batch(request: Request, response: Response, store_id: str, batch_id: str) -> Json:
+async def retrieve_batch(request: Request, response: Response, store_id: StoreId, batch_id: str) -> Json:
     services, caller = services_of(request), caller_of(request)
     response.headers["openai-poll-after-ms"] = POLL_MILLISECONDS
     with named(store_id):
@@ -175,7 +182,7 @@ async def retrieve_batch(request: Request, response: Response, store_id: str, ba
 
 
 @router.post("/v1/vector_stores/{store_id}/file_batches/{batch_id}/cancel")
-async def cancel_batch(request: Request, store_id: str, batch_id: str) -> Json:
+async def cancel_batch(request: Request, store_id: StoreId, batch_id: str) -> Json:
     services, caller = services_of(request), caller_of(request)
     with named(store_id):
         batch = await services.index.files.cancel_batch(caller, store_id, batch_id)
@@ -185,7 +192,7 @@ async def cancel_batch(request: Request, store_id: str, batch_id: str) -> Json:
 @router.get("/v1/vector_stores/{store_id}/file_batches/{batch_id}/files")
 async def list_batch_files(
     request: Request,
-    store_id: str,
+    store_id: StoreId,
     batch_id: str,
     after: str | None = None,
     before: str | None = None,

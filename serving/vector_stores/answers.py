@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 def store_as_json(info: CollectionInfo, usage: CollectionUsage) -> Json:
     days = info.expires_after_days
-    return VectorStore.model_validate(
+    answer = VectorStore.model_validate(
         {
             "id": info.id,
             "object": "vector_store",
@@ -32,6 +32,7 @@ def store_as_json(info: CollectionInfo, usage: CollectionUsage) -> Json:
             "expires_at": None if days is None else info.last_active_at + days * DAY_SECONDS,
         }
     ).model_dump()
+    return answer if usage.damage is None else {**answer, "last_error": usage.damage}
 
 
 def name_of(info: CollectionInfo) -> str:

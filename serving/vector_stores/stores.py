@@ -4,15 +4,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from index.interface import CollectionInfo, Hit
+from index.interface import ID_PREFIX, CollectionInfo, Hit
 from local_llm.errors import ConflictError, NotFoundError
 from local_llm.identifiers import is_name
 from local_llm.permissions import Caller
 from serving.services import Services
 from serving.vector_stores.answers import Json, score_of, store_as_json
 from serving.vector_stores.requests import CreateStore, Search, UpdateStore
-
-ID_PREFIX = "vs_"
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,14 @@ def named(store_id: str) -> Iterator[None]:
         raise
 
 
+async def id_of(services: Services, caller: Caller, store_id: str) -> str:
+    """Paths may name a store as commands do; answers have its id. Raises: NotFoundError."""
+    if store_id.startswith(ID_PREFIX):
+        return store_id
+    with named(store_id):
+        return (await services.index.get(caller, store_id)).id
+
+
 async def shown(services: Services, caller: Caller, infos: Sequence[CollectionInfo]) -> list[Json]:
     usage = await services.index.files.usage(caller, [info.id for info in infos])
     return [store_as_json(info, used) for info, used in zip(infos, usage, strict=True)]
@@ -42,9 +48,8 @@ async def shown(services: Services, caller: Caller, infos: Sequence[CollectionIn
 async def create(services: Services, caller: Caller, asked: CreateStore) -> CollectionInfo:
     """All that can be wrong with its files is asked before it is made."""
     attachments = asked.attachments()
-    services.files.get_all([one.file_id for one in attachments], caller, "file_ids")
     if attachments:
-        await services.index.files.check(caller, attachments[0].splitting)
+        await services.index.files.check(caller, attachments)
     info = await _create(services, caller, asked)
     if attachments:
         await services.index.files.attach(caller, info.id, attachments)

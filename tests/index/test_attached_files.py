@@ -23,7 +23,7 @@ from local_llm.identifiers import new_id
 from local_llm.models import ModelStore
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
-from local_llm.state import LedgerEntry, State
+from local_llm.state import Collection, LedgerEntry, State
 
 TEXT = "# Battery\n\nThe battery charges in four hours.\n"
 
@@ -216,6 +216,47 @@ def test_a_listing_shows_each_file_once_while_files_complete(
                 break
         assert seen == identifiers
     worker.join()
+
+
+@pytest.fixture
+def damaged(service: IndexService, settings: Settings, admin: Caller, collection: str, upload) -> str:
+    """A collection that nobody has open, and whose database nobody can read."""
+    made = service.get(admin, collection)
+    service.files.attach(admin, collection, [Attachment(upload())])
+    service._worker._waiting.discard(made.id)
+    service._stores.close(made.id, gone=True)
+    database = settings.place.collections / made.id / DATABASE
+    database.write_bytes(b"no database" * 1000)
+    yield made.id
+    shutil.rmtree(database.parent)
+    with service._state.session() as session:
+        session.delete(session.get_one(Collection, made.id))
+
+
+def test_a_damaged_collection_says_so_and_hides_no_other(
+    service: IndexService, uploads: FileStore, admin: Caller, damaged: str, upload
+) -> None:
+    sound = service.create(admin)
+    identifier = upload(1)
+    service.files.attach(admin, sound.id, [Attachment(identifier)])
+    usage = {one.id: one for one in service.files.usage(admin, [damaged, sound.id])}
+    assert "is damaged" in (usage[damaged].damage or "")
+    assert (usage[sound.id].damage, usage[sound.id].files.in_progress) == (None, 1)
+    uploads.delete(identifier, admin)
+    assert service.files.forget(admin, identifier) == 1
+    assert statuses(service, admin, sound.id) == []
+
+
+def test_what_lives_longer_since_it_was_looked_at_keeps_its_documents(
+    service: IndexService, admin: Caller, upload
+) -> None:
+    made = service.create(admin, expires_after_days=1)
+    service.files.attach(admin, made.id, [Attachment(upload())])
+    service.work_off()
+    looked_at = service._registry.update(made.id, {"last_active_at": 0})
+    service.update(admin, made.id, never_expires=True)
+    service._worker._empty(looked_at)
+    assert len(service.documents(admin, made.id)) == 1
 
 
 def test_an_upload_is_for_those_whom_all_documents_name() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from index.ingestion.ingest import find_sources
-from index.interface import EVERYONE, Skipped
+from index.interface import EVERYONE, Skipped, Source
 from index.service import IndexService
 from local_llm import ledger
 from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
@@ -147,6 +147,22 @@ def test_unparsable_files_are_named_while_others_go_on(
     assert Skipped("empty.md", "it holds no text") in report.skipped
     assert progress[0] == (0, 4, "")
     assert progress[-1][:2] == (4, 4)
+
+
+def test_document_that_cannot_be_stored_holds_up_no_other(
+    service: IndexService, admin: Caller, collection: str, write: Write
+) -> None:
+    path = write("battery.md", BATTERY)
+    names = ["a.md", "b\0.md", "c.md"]
+    report = service.add(admin, collection, [Source(path, name, "battery.md") for name in names])
+    assert (report.added, [one.document for one in report.skipped]) == (2, ["b\0.md"])
+    assert "without NUL" in report.skipped[0].reason
+    assert [one.name for one in service.documents(admin, collection)] == ["a.md", "c.md"]
+
+
+def test_names_that_look_like_ids_are_refused(service: IndexService, admin: Caller) -> None:
+    with pytest.raises(InvalidInputError, match="as ids do"):
+        service.create(admin, "vs_mine")
 
 
 def test_damaged_replacement_leaves_the_old_version(

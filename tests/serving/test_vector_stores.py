@@ -96,6 +96,21 @@ def test_two_stores_may_have_one_name_and_a_command_knows_the_first_by_it(
     assert service.get(world.admin, "twins").id == first.id
 
 
+def test_a_store_asked_for_by_name_answers_with_its_id(client: openai.OpenAI) -> None:
+    made = client.vector_stores.create(name=new_id("named-"))
+    file = client.vector_stores.files.upload_and_poll(vector_store_id=made.name, file=("a.md", BATTERY), **POLL)
+    assert (file.vector_store_id, client.vector_stores.retrieve(made.name).id) == (made.id, made.id)
+    assert client.vector_stores.delete(made.name).id == made.id
+
+
+def test_files_that_cannot_be_attached_leave_no_store(client: openai.OpenAI) -> None:
+    identifier, name = upload(client), new_id("store-")
+    for wrong in ([identifier, identifier], [identifier, "file-none"]):
+        with pytest.raises(openai.APIStatusError):
+            client.vector_stores.create(name=name, file_ids=wrong)
+    assert name not in [one.name for one in client.vector_stores.list()]
+
+
 def test_pages_of_stores_follow_each_other_in_both_directions(client: openai.OpenAI) -> None:
     made = {client.vector_stores.create().id for _ in range(5)}
     newest = [one.id for one in client.vector_stores.list(limit=2)]

@@ -160,15 +160,23 @@ def test_vectors_of_an_encoder_that_was_left_are_refused(store: CollectionStore)
 
 def test_query_of_another_dimension_is_refused_and_harms_no_later_upkeep(database: Path) -> None:
     store = opened(database)
-    store.record_query(unit_vectors(1, 3)[0])
+    store.record_query(unit_vectors(1, 3)[0], store.generation)
     store.write([document("a", VECTORS[0])])
-    store.record_query(unit_vectors(1, 5)[0])
-    store.record_query(VECTORS[1])
+    store.record_query(unit_vectors(1, 5)[0], store.generation)
+    store.record_query(VECTORS[1], store.generation)
     assert store.maintain(no_sample) is False
     store.close()
     store = opened(database)
     assert store.maintain(no_sample) is False
     store.close()
+
+
+def test_question_asked_of_vectors_that_were_left_is_not_measured_with(store: CollectionStore) -> None:
+    store.write([document("a", VECTORS[0])])
+    store.record_query(VECTORS[1], replace(store.generation, number=store.generation.number + 1))
+    store.record_query(VECTORS[2], store.generation)
+    store.maintain(no_sample)
+    assert len(store._recorded_queries()) == 1
 
 
 def test_equal_text_of_a_version_that_was_replaced_gives_no_vectors(store: CollectionStore) -> None:
