@@ -33,6 +33,7 @@ def command(settings: Settings, model: Model, socket: Path) -> list[str]:
         *("--max-cpu-loras", str(max(engine.max_cpu_loras, engine.max_loras))),
         *("--max-lora-rank", str(engine.max_lora_rank)),
         "--enable-prompt-tokens-details",
+        *("--scheduling-policy", "priority"),  # batches wait for whoever waits for an answer
         "--disable-uvicorn-access-log",
         # An image's address would let a client reach into the inner network: no host is allowed.
         *("--allowed-media-domains", "none.invalid"),
