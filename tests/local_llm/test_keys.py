@@ -54,7 +54,7 @@ def test_the_first_key_comes_from_a_file_once(keys: KeyStore, admin: Caller, tmp
     file = tmp_path / "first_key"
     file.write_text("sk-a-long-enough-secret-of-ours\n")
     assert keys.create_first(admin.project_id, file) is not None
-    assert keys.authenticate("sk-a-long-enough-secret-of-ours").role == "admin"
+    assert keys.authenticate("sk-a-long-enough-secret-of-ours").role == "owner"
     assert keys.create_first(admin.project_id, file) is None
 
 
