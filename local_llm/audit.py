@@ -17,6 +17,7 @@ from local_llm.permissions import Caller
 from local_llm.state import AuditEntry, State
 
 ANSWERED = "answer.created"
+SEARCHED = "vector_store.searched"
 # Entries that wait while the database takes none. Beyond, the oldest go; how many is noted in their place.
 MOST_WAITING = 100_000
 LOST = "audit.lost"
@@ -82,13 +83,14 @@ class Audit:
     def answered(
         self,
         caller: Caller,
-        model: str,
+        model: str | None,
         collection_id: str | None,
         seen: Sequence[Seen],
         *,
         object_id: str | None = None,
         question: str | None = None,
         answer: str | None = None,
+        action: str = ANSWERED,
     ) -> None:
         """A question that was answered from documents. `model`: as the client named it; `object_id`: the answer's.
 
@@ -102,7 +104,7 @@ class Audit:
         }
         if caller.keeps.log_content:
             detail |= {"question": question, "answer": answer}
-        self.note(caller, ANSWERED, object_id, detail)
+        self.note(caller, action, object_id, detail)
 
     def flush(self) -> None:
         """Writes what waits, in one transaction. Raises: SQLAlchemyError; everything waits on then."""

@@ -82,6 +82,13 @@ def get_job(state: State, job_id: str, caller: Caller) -> Job:
         return get_row(session, job_id, caller)
 
 
+def unfinished_jobs(state: State, caller: Caller) -> list[str]:
+    """Ids of the jobs of the caller's project that are not over."""
+    with state.reading() as session:
+        query = select(Job.id).where(Job.project_id == caller.project_id, Job.status.in_(UNFINISHED))
+        return list(session.scalars(query))
+
+
 def list_jobs(
     state: State,
     caller: Caller,

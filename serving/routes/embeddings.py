@@ -42,6 +42,7 @@ async def create_embeddings(request: Request) -> Response:
             f"The model `{asked.model:.160}` does not exist or you do not have access to it.", param="model"
         )
     found = await services.index.embed(caller, inputs_of(asked.input), model=model, kind=asked.input_type)
+    services.usage.count(caller, model, "embeddings", input_tokens=found.tokens)
     dimension = len(found.vectors[0])
     if asked.dimensions not in (None, dimension):
         raise InvalidInputError(

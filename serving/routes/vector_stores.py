@@ -6,7 +6,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from openai.types import VectorStoreDeleted
 from openai.types.vector_stores import VectorStoreFileDeleted
 
-from index.interface import FileQuery
+from index.interface import FileQuery, Hit
+from local_llm.audit import SEARCHED, Seen
 from local_llm.errors import ConflictError
 from local_llm.permissions import Caller
 from serving.bodies import read_json_object
@@ -89,6 +90,7 @@ async def search_store(request: Request, store_id: StoreId) -> Json:
     asked = requests.read(requests.Search, await _body(request, services))
     with named(store_id):
         hits = await stores.search(services, caller, store_id, asked)
+    _note_search(services, caller, store_id, asked, hits)
     found = [answers.hit_as_json(hit) for hit in hits]
     return answers.single_page("vector_store.search_results.page", found, search_query=asked.queries)
 
@@ -211,6 +213,15 @@ async def list_batch_files(
 ) -> Json:
     listing = FileQuery(batch_id, status, after, before, limit, order)
     return await _files(services_of(request), caller_of(request), store_id, listing)
+
+
+def _note_search(
+    services: Services, caller: Caller, store_id: str, asked: requests.Search, hits: list[Hit]
+) -> None:
+    services.usage.count(caller, store_id, "file_search", requests=len(asked.queries), passages=len(hits))
+    seen = [Seen(hit.document_id, hit.version) for hit in hits]
+    question = "\n".join(asked.queries)
+    services.audit.answered(caller, None, store_id, seen, object_id=store_id, question=question, action=SEARCHED)
 
 
 async def _files(services: Services, caller: Caller, store_id: str, listing: FileQuery) -> Json:
