@@ -49,8 +49,9 @@ class AuditQuery:
 class Audit:
     """Safe to call from any thread; only flush() and find() touch the database."""
 
-    def __init__(self, state: State):
+    def __init__(self, state: State, most_waiting: int = MOST_WAITING):
         self._state = state
+        self._most_waiting = most_waiting
         self._lock = threading.Lock()
         self._waiting: deque[dict[str, Any]] = deque()
         self._lost = 0
@@ -75,7 +76,7 @@ class Audit:
             "detail": dict(detail or {}),
         }
         with self._lock:
-            if len(self._waiting) >= MOST_WAITING:
+            if len(self._waiting) >= self._most_waiting:
                 self._waiting.popleft()
                 self._lost += 1
             self._waiting.append(entry)

@@ -23,7 +23,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from local_llm.home import Home
-from local_llm.identifiers import new_id, now
+from local_llm.identifiers import new_ordered_id, now
 from local_llm.locks import exclusive_lock
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -360,7 +360,7 @@ def _migrate(state: State, url: str) -> None:
 def _ensure_local_project(state: State) -> None:
     with state.session() as session:
         if session.scalars(select(Project.id).limit(1)).first() is None:
-            session.add(Project(id=new_id("proj_"), name=LOCAL_PROJECT, created_at=now(), archived_at=None))
+            session.add(Project(id=new_ordered_id("proj_"), name=LOCAL_PROJECT, created_at=now(), archived_at=None))
 
 
 def _dump_json(value: Any) -> str:

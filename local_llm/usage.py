@@ -1,7 +1,7 @@
 """What keys use: counted in memory as it is used, added to rows by the minute within a second."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -61,8 +61,9 @@ class _Today:
 class Usage:
     """Safe to call from any thread; count() and tokens_today() touch memory only, but for a key's first today."""
 
-    def __init__(self, state: State):
+    def __init__(self, state: State, clock: Callable[[], int] = now):
         self._state = state
+        self._clock = clock
         self._lock = threading.Lock()
         self._waiting: dict[_Place, Counts] = {}
         self._writing: dict[_Place, Counts] = {}  # on their way; in the database or not
@@ -81,7 +82,7 @@ class Usage:
         passages: int = 0,
     ) -> None:
         """Adds a request and what it used. `requests=0` adds to one that was counted before."""
-        moment, key_id = now(), caller.key_id or ""
+        moment, key_id = self._clock(), caller.key_id or ""
         used = Counts(requests, input_tokens, cached_tokens, output_tokens, passages)
         place = _Place(moment - moment % MINUTE_SECONDS, caller.project_id, key_id, model, kind)
         with self._lock:
@@ -92,7 +93,7 @@ class Usage:
 
     def tokens_today(self, key_id: str) -> int:
         """Input and output tokens of a key since midnight UTC, other gateways' among them as of a second ago."""
-        day = now() // DAY_SECONDS
+        day = self._clock() // DAY_SECONDS
         with self._lock:
             today = self._today.get(key_id)
             if today is not None and today.day == day:
@@ -125,7 +126,7 @@ class Usage:
 
     def _read_again(self) -> None:
         """What the keys that are asked about used today by the database: other processes may count them too."""
-        day = now() // DAY_SECONDS
+        day = self._clock() // DAY_SECONDS
         with self._lock:
             asked = [key_id for key_id, today in self._today.items() if today.day == day]
         stored = {key_id: self._stored(key_id, day) for key_id in asked}
