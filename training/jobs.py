@@ -274,7 +274,7 @@ def _refuse_file(session: Session, file_id: str | None, caller: Caller, param: s
     if file_id is None:
         return
     row = session.get(File, file_id)
-    if row is None or row.project_id != caller.project_id or not caller.may_see(row.allow):
+    if row is None or row.project_id != caller.project_id or not caller.may_open(row.allow, row.key_id):
         raise InvalidInputError(f"invalid {param}: {file_id:.80} does not exist", param=param)
     if row.purpose != FINE_TUNE:
         raise InvalidInputError(

@@ -8,10 +8,10 @@ import openai
 import pytest
 from starlette.testclient import TestClient
 
-from local_llm.audit import Audit
+from local_llm.audit import Audit, AuditQuery
 from local_llm.keys import KeyStore
 from local_llm.permissions import Caller
-from local_llm.state import State
+from local_llm.state import Project, State
 from local_llm.usage import Usage
 from serving.services import Services
 
@@ -327,8 +327,6 @@ def test_costs_are_the_machines_hours_shared_out_by_tokens(box: Box, admin: Call
     key = KeyStore(box.state).create(other.id, "x")
     caller = KeyStore(box.state).authenticate(key.secret)
     with box.state.session() as session:  # the box has been there since yesterday noon
-        from local_llm.state import Project
-
         session.get_one(Project, box.project_id).created_at = today - DAY // 2
     count(box, admin, today - 60, "tiny", "completions", input_tokens=400, cached_tokens=100)
     count(box, caller, today - 60, "tiny", "completions", output_tokens=100)
@@ -375,8 +373,6 @@ def test_what_is_counted_and_noted_survives_a_stop_of_the_gateway(
     services.audit.note(admin, "file.created", "file-1")
     services.usage.count(admin, "tiny", "completions", input_tokens=1)
     services.writer.close()
-    from local_llm.audit import AuditQuery
-
     assert [entry.action for entry in Audit(state).find(AuditQuery())[0]] == ["file.created"]
 
 
