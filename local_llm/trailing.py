@@ -7,8 +7,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
-from sqlalchemy.exc import SQLAlchemyError
-
 WRITE_SECONDS = 1.0
 
 
@@ -41,7 +39,7 @@ class TrailingWriter:
         for write in self._writes:
             try:
                 write()
-            except SQLAlchemyError as error:  # a full disk, or somebody holds the database for too long
+            except Exception as error:  # a full disk, mostly; whatever it is, the next second is another try
                 failed = failed or str(error)
         if failed is not None and failed != self._told:
             print(f"audit and usage could not be written, and wait: {failed}", file=sys.stderr)  # noqa: T201

@@ -46,9 +46,9 @@ class Services:
     writer: TrailingWriter
 
     async def close(self) -> None:
+        self.writer.close()
         await self.engine.close()
         await self.index.close()
-        self.writer.close()
         self.state.close()
 
 

@@ -1,7 +1,9 @@
 """/v1/organization through the real client: projects, keys, the audit log, usage and costs."""
 
+import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -19,6 +21,7 @@ from .conftest import BASE
 
 URL = "http://127.0.0.1:8000/v1"
 DAY = 86400
+PAGE = Path(__file__).parents[2] / "docs" / "keys.md"
 
 
 @dataclass
@@ -383,3 +386,13 @@ def test_when_a_key_was_last_used_is_told(box: Box) -> None:
     (boss,) = keys.list()
     assert boss.last_used_at is not None
     assert abs(boss.last_used_at - time.time()) < 30
+
+
+def test_the_page_about_keys_does_what_it_says(box: Box, capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    made = "client = OpenAI()  # OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_ADMIN_KEY\n"
+    assert made in snippet
+    exec(snippet.replace(made, ""), {"client": box.owner})
+    out = capsys.readouterr().out
+    assert out.startswith("sk-local-")
+    assert "chat widget sk-local-…" in out
