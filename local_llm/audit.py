@@ -16,6 +16,7 @@ from local_llm.identifiers import new_ordered_id, now
 from local_llm.permissions import Caller
 from local_llm.state import AuditEntry, State
 
+ID_PREFIX = "audit_log-"
 ANSWERED = "answer.created"
 SEARCHED = "vector_store.searched"
 # Entries that wait while the database takes none. Beyond, the oldest go; how many is noted in their place.
@@ -66,8 +67,7 @@ class Audit:
         project_id: str | None = None,
     ) -> None:
         """`action` names what happened, as in "file.created"; `project_id` where, if not in the caller's."""
-        entry = {
-            "id": new_ordered_id("audit_log-"),
+        entry = {  # its id is made when it is written: that takes longer than all the rest
             "project_id": project_id or caller.project_id,
             "created_at": now(),
             "key_id": caller.key_id,
@@ -113,14 +113,16 @@ class Audit:
             rows, lost = list(self._waiting), self._lost
         if not rows:
             return
+        for row in rows:
+            row.setdefault("id", new_ordered_id(ID_PREFIX))
         if lost:
-            rows.insert(0, {**rows[0], "id": new_ordered_id("audit_log-"), "key_id": None, "action": LOST,
+            rows.insert(0, {**rows[0], "id": new_ordered_id(ID_PREFIX), "key_id": None, "action": LOST,
                             "object_id": None, "detail": {"entries": lost}})  # fmt: skip
         with self._state.session() as session:
             session.execute(insert(AuditEntry), rows)
         with self._lock:
             written = {row["id"] for row in rows}
-            while self._waiting and self._waiting[0]["id"] in written:
+            while self._waiting and self._waiting[0].get("id") in written:
                 self._waiting.popleft()
             self._lost -= lost
 

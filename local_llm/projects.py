@@ -118,7 +118,7 @@ class ProjectStore:
                 f"the project {row.name!r} is not archived", hint=f"local-llm projects archive {row.name}"
             )
         with self._state.reading() as session:
-            if session.scalars(select(Key.id).where(Key.project_id != row.id).limit(1)).first() is None:
+            if set(session.scalars(select(Key.project_id).distinct())) == {row.id}:
                 raise ConflictError(
                     f"the project {row.name!r} has the only keys that were ever made: without them the server "
                     "would answer anybody on this machine",

@@ -30,8 +30,11 @@ class Counts:
     passages: int = 0
 
     def add(self, other: "Counts") -> None:
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        self.requests += other.requests
+        self.input_tokens += other.input_tokens
+        self.cached_tokens += other.cached_tokens
+        self.output_tokens += other.output_tokens
+        self.passages += other.passages
 
     @property
     def tokens(self) -> int:
