@@ -45,10 +45,11 @@ def test_a_kept_call_costs_at_most_15_microseconds(access: Access, keys: KeyStor
     header = bearer(keys.create(admin.project_id, "ana", principals=["user:ana"]).secret)
 
     def microseconds() -> float:
-        started = time.perf_counter()
+        """Of processor time: others work on this machine too."""
+        started = time.thread_time()
         for _ in range(CALLS):
             access.caller(header, host=HOST)
-        return (time.perf_counter() - started) / CALLS * 1e6
+        return (time.thread_time() - started) / CALLS * 1e6
 
     figures["key check, kept, µs"] = round(fastest_of(5, microseconds), 2)
     assert fastest_of(5, microseconds) <= MOST_MICROSECONDS
