@@ -6,21 +6,19 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from local_llm.errors import AuthenticationError, ConflictError, InvalidInputError, NotFoundError
+from local_llm.errors import AuthenticationError, InvalidInputError, NotFoundError
 from local_llm.identifiers import new_id, new_ordered_id, now
+from local_llm.key_rules import collection_ids, refuse_archived, refuse_wrong, scope_of
 from local_llm.permissions import Caller, Keeps, Limits, Role
-from local_llm.state import Collection, Key, Project, State
+from local_llm.state import Key, Project, State
 
 PREFIX = "sk-local-"
 ACCOUNT_PREFIX = "svc_acct_"
 SECRET_BYTES = 32
-MINIMUM_SECRET_LENGTH = 20
-LONGEST_NAME = 512
 # How long the old secret goes on opening after a rotation, unless told otherwise: time to carry the new one around.
 OVERLAP_SECONDS = 24 * 3600
 LONGEST_OVERLAP_SECONDS = 90 * 24 * 3600
@@ -75,7 +73,7 @@ class KeyStore:
         Raises: InvalidInputError; NotFoundError for the project or a collection; ConflictError if it is archived.
         """
         secret = _new_secret() if secret is None else secret
-        _refuse_wrong(name, role, secret, limits, expires_at)
+        refuse_wrong(name, role, secret, limits, expires_at)
         key = Key(
             id=new_ordered_id("key_"),
             project_id=project_id,
@@ -87,12 +85,12 @@ class KeyStore:
             redacted=_redacted(secret),
             created_at=now(),
             expires_at=expires_at,
-            models=_names(scopes.models, "models"),
+            models=scope_of(scopes.models, "models"),
             **asdict(limits),
         )
         with self._state.session() as session:
-            _refuse_archived(session, project_id)
-            key.collections = _collection_ids(session, project_id, scopes.collections)
+            refuse_archived(session, project_id)
+            key.collections = collection_ids(session, project_id, scopes.collections)
             session.add(key)
         return NewKey(key, secret)
 
@@ -136,7 +134,7 @@ class KeyStore:
         with self._state.session() as session:
             key = _get(session, project_id, key_id)
             key.name, key.role = name or key.name, role or key.role
-            _refuse_wrong(key.name, key.role, None, limits or NO_LIMITS, None)
+            refuse_wrong(key.name, key.role, None, limits or NO_LIMITS, None)
             for column, value in (asdict(limits) if limits else {}).items():
                 setattr(key, column, value)
             return key
@@ -242,57 +240,6 @@ def _new_secret() -> str:
 
 def _redacted(secret: str) -> str:
     return f"{PREFIX if secret.startswith(PREFIX) else ''}…{secret[-4:]}"
-
-
-def _refuse_wrong(name: str, role: str, secret: str | None, limits: Limits, expires_at: int | None) -> None:
-    """Raises: InvalidInputError."""
-    if not 0 < len(name) <= LONGEST_NAME:
-        raise InvalidInputError(f"name has {len(name)} characters; expected 1 to {LONGEST_NAME}", param="name")
-    if role not in get_args(Role):
-        raise InvalidInputError(f"role {role!r:.60}: expected {', '.join(get_args(Role))}", param="role")
-    if secret is not None and len(secret) < MINIMUM_SECRET_LENGTH:
-        raise InvalidInputError(
-            f"the key is {len(secret)} characters long; expected {MINIMUM_SECRET_LENGTH} or more",
-            hint="python -c 'import secrets; print(secrets.token_urlsafe(32))'",
-        )
-    for limit, value in asdict(limits).items():
-        if value is not None and not 0 < value < 2**63:
-            raise InvalidInputError(f"{limit} = {value}: expected 1 or more, or none for no limit", param=limit)
-    if expires_at is not None and not now() < expires_at < 2**63:
-        raise InvalidInputError(f"expires_at = {expires_at}: expected a time to come (Unix)", param="expires_at")
-
-
-def _names(names: Sequence[str] | None, param: str) -> list[str] | None:
-    if names is None:
-        return None
-    if not names or not all(names):
-        raise InvalidInputError(f"{param}: expected one name or more, or none given for all", param=param)
-    return sorted(set(names))
-
-
-def _collection_ids(session: Session, project_id: str, wanted: Sequence[str] | None) -> list[str] | None:
-    """Raises: NotFoundError naming the first that the project has not."""
-    names = _names(wanted, "collections")
-    if names is None:
-        return None
-    rows = session.execute(select(Collection.id, Collection.name).where(Collection.project_id == project_id)).all()
-    ids = {row.name: row.id for row in rows} | {row.id: row.id for row in rows}
-    for name in names:
-        if name not in ids:
-            raise NotFoundError(
-                f"there is no collection {name!r:.80} in the project",
-                hint="local-llm index list",
-                param="collections",
-            )
-    return sorted({ids[name] for name in names})
-
-
-def _refuse_archived(session: Session, project_id: str) -> None:
-    project = session.get(Project, project_id)
-    if project is None:
-        raise NotFoundError(f"there is no project {project_id!r:.80}", param="project_id")
-    if project.archived_at is not None:
-        raise ConflictError(f"the project {project.name!r} is archived: it gets no more keys", param="project_id")
 
 
 def _get(session: Session, project_id: str, key_id: str) -> Key:

@@ -5,8 +5,6 @@ Documents and passages are not here: each collection has a database of its own (
 """
 
 import json
-import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from sqlalchemy.dialects.sqlite import Insert as SQLiteInsert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
+from local_llm.commit_watch import CommitWatch
 from local_llm.home import Home
 from local_llm.identifiers import new_ordered_id, now
 from local_llm.locks import exclusive_lock
@@ -268,7 +267,7 @@ class State:
             event.listen(self._engine, "begin", _begin)
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
         self._readers = sessionmaker(self._engine.execution_options(reading=True), expire_on_commit=False)
-        self._watch = _Watch(self._engine.url.database) if self._engine.dialect.name == "sqlite" else None
+        self._watch = CommitWatch(self._engine.url.database) if self._engine.dialect.name == "sqlite" else None
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -304,36 +303,6 @@ class State:
         if self._watch is not None:
             self._watch.close()
         self._engine.dispose()
-
-
-class _Watch:
-    """A connection that never writes and never reads rows: SQLite counts for it what others commit.
-
-    Source: https://www.sqlite.org/pragma.html#pragma_data_version
-    """
-
-    def __init__(self, database: str | None):
-        # Opened with the first question: until it is migrated there may be no file yet.
-        self._database = database or ":memory:"
-        self._cursor: sqlite3.Cursor | None = None
-        self._lock = threading.Lock()
-
-    def version(self) -> int:
-        with self._lock:
-            if self._cursor is None:
-                self._cursor = self._open()
-            return self._cursor.execute("PRAGMA data_version").fetchone()[0]
-
-    def _open(self) -> sqlite3.Cursor:
-        connection = sqlite3.connect(self._database, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA busy_timeout=10000")
-        return connection.cursor()
-
-    def close(self) -> None:
-        with self._lock:
-            if self._cursor is not None:
-                self._cursor.connection.close()
-                self._cursor = None
 
 
 def open_state(home: Home) -> State:
