@@ -53,11 +53,15 @@ class ServerSettings(Section):
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs a key.")
     port: Port = Field(8000, description="Port to listen on; 0 lets the system choose one.")
     first_key_file: Path | None = Field(
-        None, description="File holding an API key; becomes the first admin key when there is none yet."
+        None, description="File holding an API key; becomes the first key, an owner's, when there is none yet."
     )
     max_upload_bytes: int = Field(512 * 1024**2, gt=0, description="Largest file accepted by /v1/files.")
     project_quota_bytes: int = Field(
         100 * 1024**3, gt=0, description="Space for the uploaded files of one project; equal files count once."
+    )
+    audit_days: int = Field(365, ge=0, description="How long entries of the audit log are kept; 0: for ever.")
+    usage_days: int = Field(
+        730, ge=0, description="How long what keys used is kept, minute by minute; 0: for ever."
     )
     max_body_bytes: int = Field(16 * 1024**2, gt=0, description="Largest body of any other request.")
     request_timeout_seconds: float = Field(600, gt=0, description="Longest time one answer may take.")
@@ -107,6 +111,11 @@ class IndexSettings(Section):
     parse_timeout_seconds: float = Field(120, gt=0, description="Longest time one document may take to parse.")
     structure: Literal["auto", "exact", "ivf"] = Field(
         "auto", description="How vectors are searched; `auto`: by their number and the device."
+    )
+    project_quota_bytes: int = Field(
+        100 * 1024**3,
+        gt=0,
+        description="Space for the collections of one project: once they take it, nothing is added to them.",
     )
     target_recall: float = Field(
         0.95, gt=0, le=1, description="Share of the ten nearest that approximate search has to find."

@@ -19,6 +19,9 @@ from serving.routes import (
     fine_tuning,
     health,
     models,
+    organization_keys,
+    organization_projects,
+    organization_usage,
     passages,
     profiles,
     vector_stores,
@@ -54,7 +57,9 @@ def create_control(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Local LLM", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     error_responses.install(app)
-    for routes in (embeddings, models, files, vector_stores, fine_tuning, profiles, passages, health):
+    organization = (organization_projects, organization_keys, organization_usage)
+    ours = (profiles, passages, health)
+    for routes in (embeddings, models, files, vector_stores, fine_tuning, *organization, *ours):
         app.include_router(routes.router)
     return app
 

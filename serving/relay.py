@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from local_llm.errors import LocalLLMError
@@ -16,7 +15,7 @@ from serving.answering.answer import Answer, open_answer
 from serving.answering.prepare import CHAT, COMPLETION, Prepared, Question, prepare
 from serving.bodies import ClientLeftError, parse_json_object, read_body
 from serving.error_responses import respond, unexpected
-from serving.services import Services, caller_of
+from serving.services import Services
 
 PATHS = (CHAT, COMPLETION)
 
@@ -46,11 +45,13 @@ class Relay:
             await out.fail(unexpected(scope["method"], scope["path"], error), scope, receive)
 
     async def _question(self, scope: Scope, receive: Receive) -> Question:
-        services, request = self._services(), Request(scope)
-        caller = caller_of(request, services)
+        services = self._services()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        host = headers.get(b"host")
+        caller = services.access.caller(headers.get(b"authorization"), host=host, origin=headers.get(b"origin"))
         limits = services.settings.server
         data = await read_body(receive, limits.max_body_bytes, limits.body_timeout_seconds)
-        url = str(request.base_url).rstrip("/")
+        url = f"{scope['scheme']}://{(host or b'').decode('latin-1')}"
         return Question(caller, scope["path"], parse_json_object(data), url)
 
     async def _answer(self, question: Question, out: "_Out") -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from index.interface import Embeddings
-from local_llm.errors import InvalidInputError
+from local_llm.errors import InvalidInputError, ModelNotFoundError
 from serving.bodies import dump_json, read_json_object
 from serving.services import caller_of, services_of
 from serving.vector_stores.requests import Body, Identifier, read
@@ -37,7 +37,12 @@ async def create_embeddings(request: Request) -> Response:
     services, caller = services_of(request), caller_of(request)
     asked = read(CreateEmbeddings, await read_json_object(request, services.settings.server.max_body_bytes))
     model = services.settings.embedding_aliases.get(asked.model, asked.model)
+    if not caller.may_name(asked.model, model):
+        raise ModelNotFoundError(
+            f"The model `{asked.model:.160}` does not exist or you do not have access to it.", param="model"
+        )
     found = await services.index.embed(caller, inputs_of(asked.input), model=model, kind=asked.input_type)
+    services.usage.count(caller, model, "embeddings", input_tokens=found.tokens)
     dimension = len(found.vectors[0])
     if asked.dimensions not in (None, dimension):
         raise InvalidInputError(
