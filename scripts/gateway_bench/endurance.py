@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,6 +25,7 @@ LEAVING_TOKENS = 4000
 LEAVING_ROUNDS = 4
 MIDST_SECONDS = 1.0  # clients get so much of their answers before they are killed
 PATIENCE_SECONDS = 30.0
+FREE_SECONDS = 10.0  # longer is not waited for
 LOOK_SECONDS = 0.01
 MEMORY_POINTS = 10
 MEMORY_CLIENTS = 32
@@ -70,7 +72,7 @@ def leave(world: World, way: Way, clients: int) -> list[Figures]:
                 "clients": clients,
                 "answers": kind,
                 "seconds_until_free": [one["seconds"] for one in rounds],
-                "still_open": [one["open"] for one in rounds],
+                "still_open": [one["still_open"] for one in rounds],
                 "descriptors": [rounds[0]["before"].descriptors, *(one["after"].descriptors for one in rounds)],
                 "memory_mib": [_mib(rounds[0]["before"]), *(_mib(one["after"]) for one in rounds)],
             }
@@ -79,25 +81,24 @@ def leave(world: World, way: Way, clients: int) -> list[Figures]:
 
 
 def _left(world: World, way: Way, clients: int, request: bytes) -> Figures:
-    before = observe(way.leader)
-    line = [sys.executable, "-m", "gateway_bench.leaving", "--port", str(way.address[1]), "--clients", str(clients)]  # type: ignore[index]
-    child = subprocess.Popen(line, stdin=subprocess.PIPE, env=clean_environment())
+    before, open_before = observe(way.leader), world.counts().open
+    line = [sys.executable, "-m", "gateway_bench.leaving", "--port", way.port, "--clients", clients]
+    with tempfile.TemporaryFile() as asked:
+        asked.write(request)
+        asked.seek(0)
+        child = subprocess.Popen([str(word) for word in line], stdin=asked, env=clean_environment())
     try:
-        assert child.stdin is not None
-        child.stdin.write(request)
-        child.stdin.close()
-        _until(lambda: world.counts().open == clients, f"{clients} requests did not reach the engine")
+        _until(lambda: world.counts().open == open_before + clients, f"{clients} requests did not reach the engine")
         time.sleep(MIDST_SECONDS)
     finally:
         child.kill()
         killed = time.monotonic()
         child.wait()
-    while world.counts().open and time.monotonic() - killed < PATIENCE_SECONDS:
+    while (still := world.counts().open - open_before) and time.monotonic() - killed < FREE_SECONDS:
         time.sleep(LOOK_SECONDS)
     seconds = time.monotonic() - killed
-    opened = world.counts().open
     time.sleep(MIDST_SECONDS)  # what is left now is left over
-    return {"seconds": round(seconds, 2), "open": opened, "before": before, "after": observe(way.leader)}
+    return {"seconds": round(seconds, 2), "still_open": still, "before": before, "after": observe(way.leader)}
 
 
 def _until(holds: Callable[[], bool], otherwise: str) -> None:

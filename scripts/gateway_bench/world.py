@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway_bench.engine import Behaviour, Counts
-from gateway_bench.load import Address, chat_request
+from gateway_bench.load import chat_request
 from local_llm import offline, processes
 
 SCRIPTS = Path(__file__).parent.parent
@@ -46,9 +46,13 @@ class Way:
     """One way to the engine. leader: of the gateway's process group; the engine's own where there is no gateway."""
 
     name: str
-    address: Address
+    address: tuple[str, int]
     leader: int
     versions: Mapping[str, str]
+
+    @property
+    def port(self) -> int:
+        return self.address[1]
 
 
 class World:
