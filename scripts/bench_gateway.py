@@ -29,6 +29,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def started(world: World, names: list[str], skipped: dict[str, str]) -> list[Way
 def endured(
     options: argparse.Namespace, world: World, way: Way, skipped: dict[str, str], found: dict[str, Any]
 ) -> None:
-    parts = {
+    parts: dict[str, Callable[[], Any]] = {
         "hold": lambda: endurance.hold(world, way, options.streams, options.hold_seconds),
         "leave": lambda: endurance.leave(world, way, options.clients),
         "memory": lambda: endurance.memory(world, way, options.requests),

@@ -59,22 +59,22 @@ def hold(world: World, way: Way, streams: int, seconds: float) -> Figures:
     }  # fmt: skip
 
 
-def leave(world: World, way: Way, clients: int) -> list[Figures]:
+def leave(world: World, way: Way, clients: int, rounds: int = LEAVING_ROUNDS) -> list[Figures]:
     """Clients killed amid their answers, again and again, streams and whole answers. The first round of each kind
     is not told: what a gateway opens once and keeps is no leftover."""
     world.behave(Behaviour(LEAVING_TOKENS, LEAVING_STEP_SECONDS))
     found = []
     for kind in ("streams", "whole answers"):
         request = chat_request(MODEL, world.key, stream=kind == "streams")
-        rounds = [_left(world, way, clients, request) for _ in range(LEAVING_ROUNDS)][1:]
+        told = [_left(world, way, clients, request) for _ in range(rounds)][1:]
         found.append(
             {
                 "clients": clients,
                 "answers": kind,
-                "seconds_until_free": [one["seconds"] for one in rounds],
-                "still_open": [one["still_open"] for one in rounds],
-                "descriptors": [rounds[0]["before"].descriptors, *(one["after"].descriptors for one in rounds)],
-                "memory_mib": [_mib(rounds[0]["before"]), *(_mib(one["after"]) for one in rounds)],
+                "seconds_until_free": [one["seconds"] for one in told],
+                "still_open": [one["still_open"] for one in told],
+                "descriptors": [told[0]["before"].descriptors, *(one["after"].descriptors for one in told)],
+                "memory_mib": [_mib(told[0]["before"]), *(_mib(one["after"]) for one in told)],
             }
         )
     return found

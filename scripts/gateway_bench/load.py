@@ -164,7 +164,7 @@ def repeated(
 ) -> Seen:
     """Clients that ask again and again. What counts is what ends within `seconds` after the warm-up; `at_ends` is
     called at both ends of that time."""
-    seen, stop_at = Seen(), time.perf_counter() + warm_seconds + seconds
+    seen = Seen()
     counted: list[Seen] = []
 
     def begin() -> None:
@@ -176,7 +176,7 @@ def repeated(
         at_ends()
 
     async def run() -> None:
-        loop = asyncio.get_running_loop()
+        loop, stop_at = asyncio.get_running_loop(), time.perf_counter() + warm_seconds + seconds
         loop.call_later(warm_seconds, begin)
         loop.call_later(warm_seconds + seconds, end)
         await _all(address, clients, seen, lambda: request if time.perf_counter() < stop_at else None)

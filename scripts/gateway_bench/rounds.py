@@ -147,12 +147,14 @@ def difference(figures: Sequence[Figures], way: str, other: str, clients: int | 
     return _paired(figures, way, other, clients, name, lambda a, b: a - b)
 
 
-def _paired(figures: Sequence[Figures], way: str, other: str, clients: int | str, name: str, how: Any) -> Any:
+def _paired(
+    figures: Sequence[Figures], way: str, other: str, clients: int | str, name: str, how: Any
+) -> float | None:
     pairs = zip(of(figures, way, clients), of(figures, other, clients), strict=False)  # one may be missing
     values = [(_part(one, name), _part(two, name)) for one, two in pairs]
     found = [how(a, b) for a, b in values if a is not None and b is not None]
-    found = [value for value in found if value is not None]
-    return statistics.median(found) if found else None
+    known: list[float] = [value for value in found if value is not None]
+    return statistics.median(known) if known else None
 
 
 def _part(figures: Figures, name: str) -> Any:
