@@ -57,8 +57,12 @@ def main() -> int:
     if set(options.phase) & set(SYNTHETIC):
         synthetic(options, work, result, found)
     if "engine" in options.phase:
-        found["engine"] = real_engine.compare(options.home, work, options.rounds)
-        report.print_plain("the real engine, direct and through us", found["engine"])
+        try:
+            found["engine"] = real_engine.compare(options.home, work, options.rounds)
+            report.print_plain("the real engine, direct and through us", found["engine"])
+        except (WayUnavailableError, LoadError) as error:
+            result["skipped"]["engine"] = str(error)
+            print(f"engine failed: {error}")
     goals = report.judged(found)
     report.print_goals(goals)
     print(json.dumps({**result, "goals": goals, **found}))

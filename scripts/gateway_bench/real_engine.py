@@ -5,6 +5,8 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,6 @@ def compare(home: Path, work: Path, rounds: int) -> Figures:
     """Raises: WayUnavailableError if the server does not come up; LoadError if answers fail."""
     work.mkdir(parents=True, exist_ok=True)
     settings = load_settings(environment={"LOCAL_LLM_HOME": str(home.expanduser().resolve())})
-    key_id, secret = _new_key(settings)
     environment = clean_environment(LOCAL_LLM_HOME=str(settings.home))
     with (work / "server.log").open("wb") as log:
         server = processes.start_child(
@@ -41,11 +42,11 @@ def compare(home: Path, work: Path, rounds: int) -> Figures:
         )  # fmt: skip
     try:
         address = _ready(settings, server, work / "server.log")
-        return _compared(settings, address, secret, rounds)
+        with _key(settings) as secret:
+            return _compared(settings, address, secret, rounds)
     finally:
         processes.stop_child(server, grace_seconds=GRACE_SECONDS)
         processes.end_leftovers(work / "run")
-        _revoke(settings, key_id)
 
 
 def _compared(settings: Settings, address: load.Address, secret: str, rounds: int) -> Figures:
@@ -83,19 +84,21 @@ def _tokens_per_second(address: load.Address, model: str, secret: str, mark: str
     return ANSWERS * TOKENS / seen.seconds
 
 
-def _new_key(settings: Settings) -> tuple[str, str]:
+@contextmanager
+def _key(settings: Settings) -> Iterator[str]:
+    """A key for the time of the block. Where none was ever created it stays so: the home would ask for keys from
+    then on."""
     state = open_state(settings.place)
     try:
-        made = KeyStore(state).create(state.local_project_id(), "bench_gateway")
-        return made.key.id, made.secret
-    finally:
-        state.close()
-
-
-def _revoke(settings: Settings, key_id: str) -> None:
-    state = open_state(settings.place)
-    try:
-        KeyStore(state).revoke(state.local_project_id(), key_id)
+        keys, project = KeyStore(state), state.local_project_id()
+        if not keys.any_created():
+            yield "none"
+            return
+        made = keys.create(project, "bench_gateway")
+        try:
+            yield made.secret
+        finally:
+            keys.revoke(project, made.key.id)
     finally:
         state.close()
 

@@ -65,6 +65,7 @@ class World:
         self._children: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "World":
+        self._cores_before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {self.cores.rest})
         allow_descriptors()
         processes.end_leftovers(self._records)
@@ -89,6 +90,7 @@ class World:
     def __exit__(self, *_: object) -> None:
         for child in reversed(self._children):
             processes.stop_child(child, grace_seconds=GRACE_SECONDS)
+        os.sched_setaffinity(0, self._cores_before)
 
     def start(
         self,

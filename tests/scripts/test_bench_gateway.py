@@ -30,11 +30,9 @@ KEY = "sk-local-of-the-benchmark"
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The synthetic engine in its own process. This one is held to a core meanwhile, as in a benchmark."""
-    work, before = tmp_path_factory.mktemp("work"), os.sched_getaffinity(0)
-    core = min(before)
+    work, core = tmp_path_factory.mktemp("work"), min(os.sched_getaffinity(0))
     with World(work, Cores(core, core), KEY, work / "engine.sock") as opened:
         yield opened
-    os.sched_setaffinity(0, before)
 
 
 @pytest.fixture
