@@ -10,8 +10,8 @@ from typing import Any
 
 from gateway_bench import load
 from gateway_bench.engine import Behaviour
-from gateway_bench.load import chat_request
 from gateway_bench.observe import Observed, observe
+from gateway_bench.request import chat_request
 from gateway_bench.rounds import milliseconds
 from gateway_bench.world import MODEL, Way, World, clean_environment
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway_bench import load
-from gateway_bench.load import chat_request
+from gateway_bench.request import QUESTION, chat_request
 from gateway_bench.world import WayUnavailableError, clean_environment
 from local_llm import processes
 from local_llm.fileio import read_json
@@ -74,7 +74,7 @@ def _tokens_per_second(address: load.Address, model: str, secret: str, mark: str
     asked = [
         chat_request(
             model, secret, stream=True, max_tokens=TOKENS, temperature=0, ignore_eos=True,
-            messages=[{"role": "user", "content": f"({mark}, {n}) {load.QUESTION}"}],
+            messages=[{"role": "user", "content": f"({mark}, {n}) {QUESTION}"}],
         )
         for n in range(ANSWERS)
     ]  # fmt: skip

@@ -8,8 +8,9 @@ from typing import Any
 
 from gateway_bench import load
 from gateway_bench.engine import Behaviour
-from gateway_bench.load import Seen, chat_request
+from gateway_bench.load import Seen
 from gateway_bench.observe import cpu_seconds
+from gateway_bench.request import chat_request
 from gateway_bench.world import MODEL, Way, World
 
 CONCURRENCIES = (1, 8, 32)

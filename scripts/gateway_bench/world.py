@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway_bench.engine import Behaviour, Counts
-from gateway_bench.load import chat_request
+from gateway_bench.request import chat_request
 from local_llm import offline, processes
 
 SCRIPTS = Path(__file__).parent.parent

@@ -19,7 +19,8 @@ sys.path.insert(0, str(SCRIPT.parent))
 
 from gateway_bench import endurance, load, report, rounds  # noqa: E402
 from gateway_bench.engine import Behaviour  # noqa: E402
-from gateway_bench.load import Client, Seen, chat_request  # noqa: E402
+from gateway_bench.load import Client, Seen  # noqa: E402
+from gateway_bench.request import chat_request  # noqa: E402
 from gateway_bench.ways import direct  # noqa: E402
 from gateway_bench.world import MODEL, Cores, World  # noqa: E402
 
