@@ -1,6 +1,5 @@
 """From a chat request to an open answer: resolve the model, retrieve, assemble the prompt, ask the engine."""
 
-import asyncio
 import hashlib
 import time
 from contextlib import AsyncExitStack
@@ -13,8 +12,6 @@ from index.interface import Hit
 from local_llm.errors import InvalidInputError
 from local_llm.permissions import Caller
 from local_llm.prompts import last_user_position, text_of, with_context
-from local_llm.state import Adapter
-from serving.engine_client import EngineError
 from serving.services import Services
 from serving.targets import Target, resolve
 
@@ -76,28 +73,10 @@ async def open_answer(
 ) -> aiohttp.ClientResponse:
     """The engine's open response; closing `stack` closes it, which cancels what is still being generated.
 
-    Raises: UnavailableError, EngineError.
+    Raises: as EngineClient.post.
     """
-    adapter = prepared.target.adapter
-    if adapter is None:
-        return await stack.enter_async_context(services.engine.post(path, prepared.body))
-    await _load(services, adapter)
-    try:
-        return await stack.enter_async_context(services.engine.post(path, prepared.body))
-    except EngineError as error:
-        if error.status != 404:
-            raise
-    # The engine was restarted since: it knows the adapter no longer.
-    services.engine.forget_adapter(adapter.name)
-    await _load(services, adapter)
-    return await stack.enter_async_context(services.engine.post(path, prepared.body))
-
-
-async def _load(services: Services, adapter: Adapter) -> None:
-    if not services.engine.knows_adapter(adapter.name):
-        # Hashing it takes a while, and other answers stream meanwhile.
-        path = await asyncio.to_thread(services.adapters.verify, adapter)
-        await services.engine.load_adapter(adapter.name, path)
+    opened = services.engine.post(path, prepared.body, prepared.target.adapter)
+    return await stack.enter_async_context(opened)
 
 
 def cache_salt(caller: Caller) -> str:

@@ -16,8 +16,6 @@ from local_llm.errors import (
     UnavailableError,
 )
 
-RETRY_AFTER_SECONDS = "2"
-
 log = logging.getLogger("local_llm.gateway")
 
 
@@ -35,7 +33,7 @@ def respond(error: LocalLLMError) -> JSONResponse:
 def _advice(error: LocalLLMError) -> dict[str, str]:
     """Whether to try again. The openai client does so after any 409 unless told not to."""
     if isinstance(error, UnavailableError):
-        return {"retry-after": RETRY_AFTER_SECONDS}
+        return {"retry-after": str(error.retry_after_seconds)}
     if isinstance(error, ConflictError) and not isinstance(error, LockedError):
         return {"x-should-retry": "false"}
     return {}

@@ -1,14 +1,12 @@
 """What the gateway's routes work with, opened once and handed in."""
 
 from dataclasses import dataclass
-from functools import partial
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
 from index.client import AsyncIndexClient
 from local_llm.adapters import AdapterRegistry
-from local_llm.device import training_job
 from local_llm.errors import AuthenticationError, ForbiddenError
 from local_llm.files import FileStore
 from local_llm.keys import KeyStore
@@ -17,7 +15,7 @@ from local_llm.permissions import Caller, local_admin
 from local_llm.profiles import ProfileStore
 from local_llm.settings import Settings
 from local_llm.state import State, open_state
-from serving.engine_client import EngineClient
+from serving.engine_pool import Engine, open_engine
 from serving.preflight import is_loopback
 
 
@@ -30,7 +28,7 @@ class Services:
     profiles: ProfileStore
     adapters: AdapterRegistry
     files: FileStore
-    engine: EngineClient
+    engine: Engine
     index: AsyncIndexClient
 
     async def close(self) -> None:
@@ -55,11 +53,7 @@ def open_services(settings: Settings) -> Services:
         profiles=ProfileStore(state),
         adapters=adapters,
         files=files,
-        engine=EngineClient(
-            settings.place.socket("engine"),
-            settings.server.request_timeout_seconds,
-            partial(training_job, settings),
-        ),
+        engine=open_engine(settings, adapters),
         index=AsyncIndexClient(settings.place.socket("index"), settings.server.request_timeout_seconds),
     )
 

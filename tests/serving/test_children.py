@@ -11,6 +11,7 @@ import pytest
 from local_llm.device import EngineTurn, training_device
 from local_llm.settings import Settings, load_settings
 from serving.children import FIRST_PAUSE_SECONDS, Child, Children
+from serving.log_rotation import LogRotation
 
 OBEDIENT = "import time; time.sleep(600)"
 STUBBORN = (
@@ -48,7 +49,8 @@ class Box:
             turn=EngineTurn(place),
             grace_seconds=grace_seconds,
         )
-        self.children = Children([self.engine], place.run / "serving", self.told.append)
+        rotation = LogRotation(settings.logs, self.told.append)
+        self.children = Children([self.engine], place.run / "serving", self.told.append, rotation)
 
     def look_until(self, what: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 20
