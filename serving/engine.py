@@ -62,6 +62,7 @@ def _identity(engine: EngineSettings, model: Model, socket: Path) -> list[Option
         ("--uds", str(socket)),
         ("--max-model-len", str(engine.max_model_tokens)),
         ("--enable-prompt-tokens-details",),
+        ("--scheduling-policy", "priority"),  # batches wait for whoever waits for an answer
         ("--disable-uvicorn-access-log",),
         # An image's address would let a client reach into the inner network: no host is allowed.
         ("--allowed-media-domains", "none.invalid"),

@@ -47,6 +47,7 @@ class HealthWatch:
         self._socket_path = socket_path
         self._patience = patience
         self._question: Question | None = None
+        self._answered: Question | None = None  # closed with the next one: the process may not have said it all
         self.begin()
 
     def begin(self) -> None:
@@ -59,9 +60,7 @@ class HealthWatch:
         self._failures = 0
 
     def end(self) -> None:
-        if self._question is not None:
-            self._question.close()
-            self._question = None
+        self._put_away(None)
 
     def look(self) -> str | None:
         """Why the process has to be ended; None while nothing speaks for it."""
@@ -76,8 +75,14 @@ class HealthWatch:
         if answer is None and now - self._question.asked_at < self._patience.timeout_seconds:
             return None
         self._ask_at = self._question.asked_at + self._interval()
-        self.end()
+        self._put_away(self._question if answer is not None else None)
         return self._note(now, well=answer is True)
+
+    def _put_away(self, answered: "Question | None") -> None:
+        for question in (self._question, self._answered):
+            if question is not None and question is not answered:
+                question.close()
+        self._question, self._answered = None, answered
 
     def _interval(self) -> float:
         return self._patience.interval_seconds if self.ready else STARTING_INTERVAL_SECONDS
