@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -102,13 +102,16 @@ def _serving(engine: SmallEngine, site: Callable[[web.AppRunner], web.BaseSite])
         await runner.setup()
         await site(runner).start()
 
-    loop.run_until_complete(start())
+    def do(what: Coroutine[None, None, None]) -> None:
+        asyncio.run_coroutine_threadsafe(what, loop).result()
+
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
+    do(start())
     try:
         yield runner
     finally:
+        do(runner.cleanup())
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.run_until_complete(runner.cleanup())
         loop.close()
