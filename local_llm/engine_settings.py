@@ -116,6 +116,15 @@ class EngineSettings(Section):
             "own supervisor allows 3 of 5 s; ours waits longer, for machines that are merely busy."
         ),
     )
+    stall_seconds: float | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Every minute it is asked for one token, before all others. Without it for so long it hangs, too; 0: "
+            "it is not asked. Default: server.request_timeout_seconds and a minute, for on a slow machine a long "
+            "prompt may hold all others up that long."
+        ),
+    )
     arguments: list[str] = Field(
         default_factory=list, description="More command-line arguments for vLLM; they win over what we derive."
     )

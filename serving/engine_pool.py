@@ -23,6 +23,7 @@ from local_llm.settings import Settings
 from local_llm.state import Adapter
 from serving.engine_client import (
     EngineClient,
+    EngineError,
     EngineStatus,
     LateError,
     LostError,
@@ -102,7 +103,7 @@ class Member:
             self._return = asyncio.create_task(self._until_well())
 
     async def doubt(self) -> None:
-        """It did not answer in time: is it there at all?"""
+        """It failed at a request, or said nothing: is it well?"""
         if self.well and not await self.client.ready():
             self.leave_out("it does not answer /health")
 
@@ -172,8 +173,9 @@ class EnginePool:
             except LostError as error:
                 member.leave_out(error)
                 raise
-            except LateError:
-                self._doubt(member)
+            except (LateError, EngineError) as error:
+                if error.status >= 500:  # a dead one that refuses fast would be the least busy
+                    self._doubt(member)
                 raise
         raise failure or self._nobody()
 

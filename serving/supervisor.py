@@ -71,7 +71,7 @@ def _engine(settings: Settings, model: Model) -> Child:
         engine.environment(settings),
         place.logs / "engine.log",
         socket=path,
-        health=HealthWatch(path, Patience.of(settings.engine)),
+        health=HealthWatch(path, Patience.of(settings), model.name),
         turn=device.EngineTurn(place) if settings.gpu.sharing == "stop" else None,
     )
 

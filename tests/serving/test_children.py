@@ -63,7 +63,7 @@ class Box:
             os.environ,
             place.logs / "engine.log",
             socket=place.socket("engine"),
-            health=HealthWatch(place.socket("engine"), patience) if patience else None,
+            health=HealthWatch(place.socket("engine"), patience, "m") if patience else None,
             turn=EngineTurn(place),
             grace_seconds=grace_seconds,
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from local_llm.settings import load_settings
 from serving.health_watch import STARVED_SECONDS, HealthWatch, Patience
 
 WELL = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
@@ -22,6 +23,8 @@ class Process:
     def __init__(self, path: Path):
         self.answers: Callable[[int], tuple[float, bytes] | None] = lambda _: (0, WELL)
         self.asked = 0
+        self.makes_tokens = True
+        self.tokens = 0
         self._open: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -37,6 +40,11 @@ class Process:
             while True:
                 connection, _ = self._listener.accept()
                 self._open.append(connection)
+                if connection.recv(4096).startswith(b"POST /v1/completions"):
+                    self.tokens += 1
+                    if self.makes_tokens:
+                        connection.sendall(WELL)
+                    continue
                 answer = self.answers(self.asked)
                 self.asked += 1
                 if answer is not None:
@@ -63,7 +71,7 @@ def watch(path: Path) -> HealthWatch:
 
 def watch_of(path: Path, **changes: float) -> HealthWatch:
     values = {"interval_seconds": 0.05, "timeout_seconds": TIMEOUT, "failures": 3, "start_seconds": 60, **changes}
-    return HealthWatch(path, Patience(**values))  # type: ignore[arg-type]
+    return HealthWatch(path, Patience(**values), "m")  # type: ignore[arg-type]
 
 
 def look_for(watch: HealthWatch, seconds: float, until: Callable[[], bool] = lambda: False) -> str | None:
@@ -156,3 +164,26 @@ def test_a_new_life_starts_from_nothing(process: Process, watch: HealthWatch) ->
 
 def test_a_start_that_takes_too_long_is_ended(path: Path) -> None:
     assert "it was not up after" in str(look_for(watch_of(path, start_seconds=0.3), 20))
+
+
+def test_one_whose_server_answers_while_nothing_computes_hangs(process: Process, path: Path) -> None:
+    watch = watch_of(path, stall_seconds=1, token_interval_seconds=0.1)
+    become_ready(watch)
+    assert look_for(watch, 20, lambda: process.tokens > 3) is None
+    process.makes_tokens = False
+    assert look_for(watch, 20) == "it is alive but made no token in 1 s"
+
+
+def test_without_a_limit_no_token_is_asked_for(process: Process, path: Path) -> None:
+    watch = watch_of(path, stall_seconds=0, token_interval_seconds=0)
+    become_ready(watch)
+    assert look_for(watch, 1) is None
+    assert process.tokens == 0
+
+
+def test_the_limit_for_a_token_is_longer_than_any_request_may_take() -> None:
+    """On a slow machine one long prompt holds all others up."""
+    settings = load_settings(environment={"LOCAL_LLM_HOME": "/h"})
+    assert Patience.of(settings).stall_seconds == settings.server.request_timeout_seconds + 60
+    settings = load_settings(environment={"LOCAL_LLM_HOME": "/h", "LOCAL_LLM_ENGINE__STALL_SECONDS": "0"})
+    assert Patience.of(settings).stall_seconds == 0
