@@ -12,6 +12,7 @@
     │   └── LockedError                another process holds it
     ├── IntegrityError            500  bytes on disk are not the bytes published
     ├── InsufficientMemoryError   500
+    ├── RateLimitError            429  too much at once, or more than a key may
     ├── OutOfSpaceError           507  the disk is full
     └── UnavailableError          503  a process we need is down or still starting
 
@@ -125,6 +126,25 @@ class InsufficientMemoryError(LocalLLMError):
 class OutOfSpaceError(LocalLLMError):
     status = 507
     code = "out_of_space"
+
+
+class RateLimitError(LocalLLMError):
+    """`retry_after_seconds`: when it may be tried again; None: trying again soon is of no use."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_seconds: float | None = None,
+        hint: str | None = None,
+        param: str | None = None,
+    ):
+        super().__init__(message, hint=hint, param=param)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class UnavailableError(LocalLLMError):

@@ -59,6 +59,15 @@ class ServerSettings(Section):
     )
     max_body_bytes: int = Field(16 * 1024**2, gt=0, description="Largest body of any other request.")
     request_timeout_seconds: float = Field(600, gt=0, description="Longest time one answer may take.")
+    body_timeout_seconds: float = Field(
+        60, gt=0, description="Longest time a client may take to send its question."
+    )
+    max_running_requests: int = Field(
+        256, gt=0, description="Questions that the engine is asked at once; more wait, fairly between keys."
+    )
+    max_waiting_requests: int = Field(
+        1024, ge=0, description="Questions that may wait; more are refused with 429 and when to come back."
+    )
 
 
 class IndexSettings(Section):

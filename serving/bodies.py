@@ -1,12 +1,13 @@
 """Request bodies in and JSON out. What is ambiguous is refused, and what is sent on is written anew."""
 
+import asyncio
 import json
 from typing import Any
 
 from starlette.requests import Request
-from starlette.types import Message
+from starlette.types import Message, Receive
 
-from local_llm.errors import InvalidInputError
+from local_llm.errors import InvalidInputError, LocalLLMError
 
 MAX_DEPTH = 64
 
@@ -14,6 +15,17 @@ MAX_DEPTH = 64
 class BodyTooLargeError(InvalidInputError):
     status = 413
     code = "body_too_large"
+
+
+class SlowBodyError(InvalidInputError):
+    status = 408
+    code = "body_timeout"
+
+
+class ClientLeftError(LocalLLMError):
+    """Never seen by anyone: the connection is closed."""
+
+    status = 499  # nginx's number for it
 
 
 def limited(request: Request, max_bytes: int) -> Request:
@@ -29,6 +41,38 @@ def limited(request: Request, max_bytes: int) -> Request:
         return message
 
     return Request(request.scope, receive)
+
+
+async def read_body(receive: Receive, max_bytes: int, timeout_seconds: float) -> bytes:
+    """The body of a request, taken straight from the server.
+
+    Raises: BodyTooLargeError; SlowBodyError if it is not all there in time; ClientLeftError.
+    """
+    message = await receive()
+    data: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                data = await _rest_of_body(data, receive, max_bytes)
+        except TimeoutError:
+            raise SlowBodyError(f"the body was not all there after {timeout_seconds:.0f} s") from None
+    elif message["type"] == "http.disconnect":
+        raise ClientLeftError("the client has left")
+    if len(data) > max_bytes:
+        raise BodyTooLargeError(f"the body holds more than {max_bytes} bytes")
+    return data
+
+
+async def _rest_of_body(data: bytes, receive: Receive, max_bytes: int) -> bytes:
+    parts, size, more = [data], len(data), True
+    while more and size <= max_bytes:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError("the client has left")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        more = message.get("more_body", False)
+    return b"".join(parts)
 
 
 async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """OpenAI's error envelope on every error that leaves the gateway."""
 
 import logging
+import math
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +14,7 @@ from local_llm.errors import (
     LocalLLMError,
     LockedError,
     NotFoundError,
+    RateLimitError,
     UnavailableError,
 )
 
@@ -34,6 +36,10 @@ def _advice(error: LocalLLMError) -> dict[str, str]:
     """Whether to try again. The openai client does so after any 409 unless told not to."""
     if isinstance(error, UnavailableError):
         return {"retry-after": str(error.retry_after_seconds)}
+    if isinstance(error, RateLimitError):
+        if error.retry_after_seconds is None:
+            return {"x-should-retry": "false"}
+        return {"retry-after": str(max(1, math.ceil(error.retry_after_seconds)))}
     if isinstance(error, ConflictError) and not isinstance(error, LockedError):
         return {"x-should-retry": "false"}
     return {}
@@ -61,5 +67,9 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return unexpected(request.method, request.url.path, error)
+
+
+def unexpected(method: str, path: str, error: Exception) -> JSONResponse:
+    log.error("%s %s failed", method, path, exc_info=error)
     return respond(LocalLLMError("the server had an error while processing the request; it is in gateway.log"))

@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from local_llm import __version__, offline
 from local_llm.settings import Settings, load_settings
 from serving import error_responses
+from serving.relay import PATHS, Relay
 from serving.routes import (
-    chat,
     embeddings,
     files,
     fine_tuning,
@@ -27,7 +28,24 @@ from serving.services import open_services
 DRAIN_SECONDS = 10
 
 
-def create_app(settings: Settings) -> FastAPI:
+class Gateway:
+    """Questions to models go to the relay, all else to the routes of the control side."""
+
+    def __init__(self, control: FastAPI, relay: ASGIApp):
+        self.control = control
+        self._relay = relay
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asks = scope["type"] == "http" and scope["path"] in PATHS and scope["method"] == "POST"
+        await (self._relay if asks else self.control)(scope, receive, send)
+
+
+def create_app(settings: Settings) -> Gateway:
+    control = create_control(settings)
+    return Gateway(control, Relay(lambda: control.state.services))
+
+
+def create_control(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.services = open_services(settings)
@@ -36,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Local LLM", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     error_responses.install(app)
-    for routes in (chat, embeddings, models, files, vector_stores, fine_tuning, profiles, passages, health):
+    for routes in (embeddings, models, files, vector_stores, fine_tuning, profiles, passages, health):
         app.include_router(routes.router)
     return app
 

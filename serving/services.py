@@ -15,6 +15,7 @@ from local_llm.permissions import Caller, local_admin
 from local_llm.profiles import ProfileStore
 from local_llm.settings import Settings
 from local_llm.state import State, open_state
+from serving.admission import Admission
 from serving.engine_pool import Engine, open_engine
 from serving.preflight import is_loopback
 
@@ -30,6 +31,7 @@ class Services:
     files: FileStore
     engine: Engine
     index: AsyncIndexClient
+    admission: Admission
 
     async def close(self) -> None:
         await self.engine.close()
@@ -55,6 +57,7 @@ def open_services(settings: Settings) -> Services:
         files=files,
         engine=open_engine(settings, adapters),
         index=AsyncIndexClient(settings.place.socket("index"), settings.server.request_timeout_seconds),
+        admission=Admission(settings.server),
     )
 
 
@@ -62,12 +65,12 @@ def services_of(request: Request) -> Services:
     return request.app.state.services
 
 
-def caller_of(request: Request) -> Caller:
+def caller_of(request: Request, services: Services | None = None) -> Caller:
     """Who asks: the key's holder, or the local admin on a box where no key was ever created.
 
     Raises: AuthenticationError.
     """
-    services = services_of(request)
+    services = services or services_of(request)
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     if not services.keys.any_created():
         _refuse_strange_pages(request)

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.citations import CitationWriter, content_words
+from serving.answering.citations import CitationWriter, content_words
 
 
 @dataclass

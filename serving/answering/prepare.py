@@ -1,27 +1,54 @@
-"""From a chat request to an open answer: resolve the model, retrieve, assemble the prompt, ask the engine."""
+"""From a question to a request ready for the engine: resolve the model, retrieve, assemble the prompt."""
 
 import hashlib
+import os
 import time
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-
-import aiohttp
 
 from index.interface import Hit
 from local_llm.errors import InvalidInputError
 from local_llm.permissions import Caller
 from local_llm.prompts import last_user_position, text_of, with_context
+from serving.answering.targets import Target, resolve
 from serving.services import Services
-from serving.targets import Target, resolve
+
+CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+
+# For vLLM (--scheduling-policy priority) the lower comes first.
+INTERACTIVE, BATCH = 0, 1
 
 Body = dict[str, Any]
+
+
+def new_request_id() -> str:
+    return f"req_{os.urandom(12).hex()}"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a client asks of a model. `path` is that of the API and of the engine; `body` is a JSON object.
+
+    `server_url` is where the client reaches us: citations lead there.
+    """
+
+    caller: Caller
+    path: str
+    body: Body
+    server_url: str = ""
+    priority: int = INTERACTIVE
+    request_id: str = field(default_factory=new_request_id)
+
+    @property
+    def streams(self) -> bool:
+        return bool(self.body.get("stream"))
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A request ready for the engine, and what was retrieved for it."""
 
+    question: Question
     target: Target
     body: Body
     hits: list[Hit]
@@ -38,45 +65,62 @@ class Prepared:
         structured = response_format != "text" or self.body.get("structured_outputs")
         return not structured and not self.body.get("logprobs")
 
+    @property
+    def tells_usage(self) -> bool:
+        """Whether the client asked for the chunk that ends a stream with its usage. We always do."""
+        options = self.question.body.get("stream_options")
+        return isinstance(options, dict) and bool(options.get("include_usage"))
 
-async def prepare_chat(services: Services, caller: Caller, body: Body) -> Prepared:
+
+async def prepare(services: Services, question: Question) -> Prepared:
     """Raises: InvalidInputError, ModelNotFoundError, UnavailableError."""
-    target = resolve(services, caller, _model_name(body))
-    messages = _messages(body)
+    if question.path == COMPLETION:
+        return _prepare_completion(services, question)
+    return await _prepare_chat(services, question)
+
+
+async def _prepare_chat(services: Services, question: Question) -> Prepared:
+    target = resolve(services, question.caller, _model_name(question.body))
+    messages = _messages(question.body)
     hits: list[Hit] = []
     started = time.perf_counter()
     profile = target.profile
     if profile is not None and profile.retrieves and profile.collection is not None:
-        question = text_of(messages[_last_user(messages)]["content"])
-        hits = await services.index.search(caller, profile.collection, question, profile.k)
+        asked = text_of(messages[_last_user(messages)]["content"])
+        hits = await services.index.search(question.caller, profile.collection, asked, profile.k)
         messages = with_context(messages, hits, profile.prompt)
     elif profile is not None and profile.prompt:
         messages = [{"role": "system", "content": profile.prompt}, *messages]
-    sent = {**body, "model": target.model, "messages": messages, "cache_salt": cache_salt(caller)}
-    return Prepared(target, sent, hits, time.perf_counter() - started)
+    sent = {**question.body, "messages": messages, **_ours(question, target)}
+    return Prepared(question, target, sent, hits, time.perf_counter() - started)
 
 
-def prepare_completion(services: Services, caller: Caller, body: Body) -> Prepared:
+def _prepare_completion(services: Services, question: Question) -> Prepared:
     """A bare completion: no chat, so nothing is retrieved for it."""
-    target = resolve(services, caller, _model_name(body))
+    target = resolve(services, question.caller, _model_name(question.body))
     if target.profile is not None and target.profile.retrieves:
         raise InvalidInputError(
             f"the profile {target.profile.name!r} retrieves, which needs a chat",
             hint="POST /v1/chat/completions",
             param="model",
         )
-    return Prepared(target, {**body, "model": target.model, "cache_salt": cache_salt(caller)}, [], 0.0)
+    return Prepared(question, target, {**question.body, **_ours(question, target)}, [], 0.0)
 
 
-async def open_answer(
-    services: Services, path: str, prepared: Prepared, stack: AsyncExitStack
-) -> aiohttp.ClientResponse:
-    """The engine's open response; closing `stack` closes it, which cancels what is still being generated.
-
-    Raises: as EngineClient.post.
-    """
-    opened = services.engine.post(path, prepared.body, prepared.target.adapter)
-    return await stack.enter_async_context(opened)
+def _ours(question: Question, target: Target) -> Body:
+    """Fields that are never the client's: one could jump the queue, or find out what another's cache holds."""
+    ours: Body = {
+        "model": target.model,
+        "cache_salt": cache_salt(question.caller),
+        "priority": question.priority,
+        "request_id": question.request_id,
+    }
+    if question.streams:
+        options = question.body.get("stream_options")
+        if options is not None and not isinstance(options, dict):
+            raise InvalidInputError("stream_options: expected an object", param="stream_options")
+        ours["stream_options"] = {**(options or {}), "include_usage": True}
+    return ours
 
 
 def cache_salt(caller: Caller) -> str:
@@ -98,7 +142,9 @@ def _messages(body: Body) -> list[dict[str, Any]]:
     if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
         raise InvalidInputError("messages: expected a list of one or more objects", param="messages")
     for position, message in enumerate(messages):
-        _refuse_parts(message.get("content"), f"messages[{position}].content")
+        content = message.get("content")
+        if content is not None and not isinstance(content, str):
+            _refuse_parts(content, f"messages[{position}].content")
     return messages
 
 
@@ -114,14 +160,19 @@ def _last_user(messages: list[dict[str, Any]]) -> int:
 
 def _refuse_parts(content: Any, param: str) -> None:
     """Text and data URLs only: an address would let a client have the engine look into the inner network."""
-    if content is not None and not isinstance(content, str | list):
+    if not isinstance(content, list):
         raise InvalidInputError(f"{param}: expected a string or a list of parts", param=param)
-    for part in content if isinstance(content, list) else []:
+    for part in content:
         if not isinstance(part, dict):
             raise InvalidInputError(f"{param}: expected a list of objects", param=param)
         if part.get("type") == "text" and not isinstance(part.get("text"), str):
             raise InvalidInputError(f"{param}: a text part needs `text`, a string", param=param)
-        image = part.get("image_url")
-        address = image.get("url") if isinstance(image, dict) else image
-        if address is not None and not str(address).startswith("data:"):
-            raise InvalidInputError(f"{param}: images are accepted as data: URLs only", param=param)
+        for name, value in part.items():
+            if name.endswith("_url"):
+                _refuse_address(value, name, param)
+
+
+def _refuse_address(value: Any, name: str, param: str) -> None:
+    address = value.get("url") if isinstance(value, dict) else value
+    if address is not None and not str(address).startswith("data:"):
+        raise InvalidInputError(f"{param}: {name} is accepted as a data: URL only", param=param)

@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from index.interface import Hit
-from serving.citations import CitationWriter, Mark
+from serving.answering.citations import CitationWriter, Mark
 
 
 class Cited:

@@ -1,0 +1,1 @@
+"""From a chat request to its answer: resolve, retrieve, assemble, ask the engine, cite."""

@@ -1,0 +1,110 @@
+"""An open answer of the engine: read whole or streamed, its citations written in, its tokens counted.
+
+The engine's bytes pass unchanged except in answers made with context.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+
+from local_llm.errors import LocalLLMError, UnavailableError
+from serving.answering.cited import Cited, cite_delta, cite_message
+from serving.answering.events import END, TokenUsage, chunk_of, whole_events, without_usage
+from serving.answering.prepare import Prepared
+from serving.bodies import dump_json
+from serving.services import Services
+
+
+class Answer:
+    """Either whole() or blocks() or chunks() may be called, once. `usage` is complete when they have ended."""
+
+    def __init__(self, prepared: Prepared, response: aiohttp.ClientResponse):
+        self.prepared = prepared
+        self.usage = TokenUsage()
+        self._response = response
+
+    async def whole(self) -> bytes:
+        """JSON. Raises: UnavailableError."""
+        try:
+            data = await self._response.read()
+        except (aiohttp.ClientError, TimeoutError):
+            raise ended_early() from None
+        self.usage.read_from(data)
+        return self._cited(data) if self.prepared.retrieved else data
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """Server-sent events, ready to be sent. One that ends early is told as an event."""
+        try:
+            if self.prepared.retrieved:
+                async for event in self._cited_events():
+                    yield event
+            else:
+                async for events in whole_events(self._response.content):
+                    left = without_usage(events, self.usage, told=self.prepared.tells_usage)
+                    if left:
+                        yield left
+        except (aiohttp.ClientError, TimeoutError):
+            error: LocalLLMError = ended_early()
+            yield b"data: " + dump_json(error.envelope()) + END
+
+    async def chunks(self) -> AsyncIterator[dict[str, Any]]:
+        """The events of a stream as objects, for those who make another shape of them. Raises: UnavailableError."""
+        try:
+            async for event in self._cited_events() if self.prepared.retrieved else self._plain_events():
+                chunk = chunk_of(event)
+                if chunk is not None:
+                    yield chunk
+        except (aiohttp.ClientError, TimeoutError):
+            raise ended_early() from None
+
+    def _cited(self, data: bytes) -> bytes:
+        answer = json.loads(data)
+        for choice in answer["choices"]:
+            cite_message(choice, self._citing())
+        return dump_json(answer)
+
+    async def _cited_events(self) -> AsyncIterator[bytes]:
+        choices: dict[int, Cited] = {}
+        async for event in self._plain_events():
+            chunk = chunk_of(event)
+            if chunk is None:
+                yield event
+                continue
+            for choice in chunk.get("choices", []):
+                index = choice["index"]
+                if index not in choices:
+                    choices[index] = self._citing()
+                cite_delta(choice, choices[index])
+            yield b"data: " + dump_json(chunk) + END
+
+    async def _plain_events(self) -> AsyncIterator[bytes]:
+        """One event at a time."""
+        async for events in whole_events(self._response.content):
+            for event in without_usage(events, self.usage, told=self.prepared.tells_usage).split(END):
+                if event:
+                    yield event + END
+
+    def _citing(self) -> Cited:
+        prepared = self.prepared
+        return Cited(prepared.hits, prepared.question.server_url, write_markers=prepared.writes_markers)
+
+
+@asynccontextmanager
+async def open_answer(services: Services, prepared: Prepared) -> AsyncIterator[Answer]:
+    """Leaving the block early cancels what is still being generated.
+
+    Raises: RateLimitError, and as EngineClient.post.
+    """
+    question = prepared.question
+    async with (
+        services.admission.enter(question.caller, question.priority),
+        services.engine.post(question.path, prepared.body, prepared.target.adapter) as response,
+    ):
+        yield Answer(prepared, response)
+
+
+def ended_early() -> UnavailableError:
+    return UnavailableError("the engine ended while it answered", hint="ask again")
