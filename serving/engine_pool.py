@@ -28,11 +28,10 @@ from serving.engine_client import (
     LateError,
     LostError,
     UnreachableError,
-    local,
-    remote,
 )
 from serving.loaded_adapters import AdapterRefusedError
 from serving.remote_engines import remote_engines
+from serving.whereabouts import local, remote
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0

@@ -12,10 +12,11 @@ import pytest
 from local_llm.errors import LocalLLMError, UnavailableError
 from local_llm.settings import Settings, load_settings
 from local_llm.state import Adapter
-from serving.engine_client import EngineClient, EngineError, remote
+from serving.engine_client import EngineClient, EngineError
 from serving.engine_pool import EnginePool
 from serving.loaded_adapters import AdapterRefusedError
 from serving.remote_engines import remote_engines
+from serving.whereabouts import remote
 
 from .recording_engine import SmallEngine, listening
 
