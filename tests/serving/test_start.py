@@ -85,7 +85,7 @@ def test_a_device_that_cannot_be_shared_as_asked_is_told(settings: Settings, mod
 
 
 def test_engine_settings_that_cannot_be_are_told(settings: Settings, models: None) -> None:
-    done = serve(settings, "--port", "0", LOCAL_LLM_ENGINE__ARGUMENTS="['--uds', '/tmp/x']")
+    done = serve(settings, "--port", "0", LOCAL_LLM_ENGINE__ARGUMENTS="['--uds', 'x.sock']")
     assert_told(done, "engine.arguments: --uds", "the gateway reaches the engine there")
     done = serve(settings, "--port", "0", LOCAL_LLM_ENGINE__CHAT_TEMPLATE="/nowhere.jinja")
     assert_told(done, "engine.chat_template: there is no file /nowhere.jinja", "Jinja")
