@@ -1,7 +1,6 @@
 """What the gateway's routes work with, opened once and handed in."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -9,7 +8,6 @@ from starlette.requests import Request
 from index.client import AsyncIndexClient
 from local_llm.adapters import AdapterRegistry
 from local_llm.audit import Audit
-from local_llm.device import training_job
 from local_llm.files import FileStore
 from local_llm.keys import KeyStore
 from local_llm.models import Manifest, ModelStore
@@ -23,7 +21,7 @@ from local_llm.trailing import TrailingWriter
 from local_llm.usage import Usage
 from serving.access import Access
 from serving.admission import Admission
-from serving.engine_client import EngineClient
+from serving.engine_pool import Engine, open_engine
 
 # When a key was last used is noted so often at most.
 USED_SECONDS = 60
@@ -38,7 +36,7 @@ class Services:
     profiles: ProfileStore
     adapters: AdapterRegistry
     files: FileStore
-    engine: EngineClient
+    engine: Engine
     index: AsyncIndexClient
     admission: Admission
     access: Access
@@ -75,11 +73,7 @@ def open_services(settings: Settings) -> Services:
         profiles=ProfileStore(state),
         adapters=adapters,
         files=files,
-        engine=EngineClient(
-            settings.place.socket("engine"),
-            settings.server.request_timeout_seconds,
-            partial(training_job, settings),
-        ),
+        engine=open_engine(settings, adapters),
         index=AsyncIndexClient(settings.place.socket("index"), settings.server.request_timeout_seconds),
         admission=Admission(settings.server),
         access=access,

@@ -138,7 +138,7 @@ def _refuse_unservable(services: Services, asked: JobRequest) -> None:
     settings = services.settings
     base = ModelStore(settings.place.models).get(asked.model, "base")
     rank = settings.training.rank if asked.rank is None else asked.rank
-    refuse_unservable_plan(base.path, rank=rank, max_rank=settings.engine.max_lora_rank)
+    refuse_unservable_plan(base.path, rank=rank, max_rank=settings.engine.largest_lora_rank)
 
 
 def _base_model(services: Services, caller: Caller, name: object) -> str:
