@@ -59,6 +59,9 @@ class ServerSettings(Section):
     project_quota_bytes: int = Field(
         100 * 1024**3, gt=0, description="Space for the uploaded files of one project; equal files count once."
     )
+    response_days: int = Field(
+        30, ge=0, description="How long stored responses are kept after their last use; 0: for ever."
+    )
     max_body_bytes: int = Field(16 * 1024**2, gt=0, description="Largest body of any other request.")
     request_timeout_seconds: float = Field(600, gt=0, description="Longest time one answer may take.")
     body_timeout_seconds: float = Field(

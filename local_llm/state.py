@@ -27,6 +27,7 @@ class Row(DeclarativeBase):
     type_annotation_map: ClassVar = {
         dict[str, Any]: JSON(none_as_null=True),
         list[str]: JSON(none_as_null=True),
+        list[dict[str, Any]]: JSON(none_as_null=True),
         # SQLite numbers rows by itself only in a column declared INTEGER, which holds 64 bits there.
         int: BigInteger().with_variant(Integer(), "sqlite"),
     }
@@ -40,6 +41,7 @@ class Project(Row):
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[int]
     archived_at: Mapped[int | None]
+    store_responses: Mapped[bool] = mapped_column(default=True)  # those of /v1/responses are kept
 
 
 class Key(Row):
@@ -180,6 +182,23 @@ class ProfileRow(Row):
     __table_args__ = (UniqueConstraint("project_id", "name"),)
 
 
+class ResponseRow(Row):
+    """An answer of /v1/responses that its client may come back to. It holds what the asker might read then.
+
+    `input_items` are those that came with its own request: what was said before hangs on `previous_id`.
+    """
+
+    __tablename__ = "responses"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    key_id: Mapped[str | None]
+    created_at: Mapped[int]
+    used_at: Mapped[int]  # when the conversation that it is part of last went on
+    previous_id: Mapped[str | None]
+    response: Mapped[dict[str, Any]]
+    input_items: Mapped[list[dict[str, Any]]]
+
+
 class LedgerEntry(Row):
     """A measured fact and the hardware it was measured on."""
 
@@ -207,6 +226,7 @@ class AuditEntry(Row):
 Index("jobs_by_status", Job.status, Job.created_at)
 Index("jobs_by_idempotency_key", Job.project_id, Job.idempotency_key, unique=True)
 Index("files_by_project", File.project_id, File.created_at)
+Index("responses_by_use", ResponseRow.used_at)
 
 
 class State:

@@ -21,6 +21,7 @@ from serving.routes import (
     models,
     passages,
     profiles,
+    responses,
     vector_stores,
 )
 from serving.services import open_services
@@ -54,7 +55,7 @@ def create_control(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Local LLM", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     error_responses.install(app)
-    for routes in (embeddings, models, files, vector_stores, fine_tuning, profiles, passages, health):
+    for routes in (embeddings, models, files, vector_stores, responses, fine_tuning, profiles, passages, health):
         app.include_router(routes.router)
     return app
 

@@ -20,6 +20,7 @@ from local_llm.state import State, open_state
 from serving.admission import Admission
 from serving.engine_client import EngineClient
 from serving.preflight import is_loopback
+from serving.responses.store import ResponseStore
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Services:
     engine: EngineClient
     index: AsyncIndexClient
     admission: Admission
+    responses: ResponseStore
 
     async def close(self) -> None:
         await self.engine.close()
@@ -48,6 +50,8 @@ def open_services(settings: Settings) -> Services:
     files.remove_abandoned()
     adapters = AdapterRegistry(settings, state)
     adapters.remove_abandoned()
+    responses = ResponseStore(state, settings.server.response_days)
+    responses.sweep_daily()
     base = ModelStore(settings.place.models).get(settings.engine.model, "base").manifest
     return Services(
         settings=settings,
@@ -64,6 +68,7 @@ def open_services(settings: Settings) -> Services:
         ),
         index=AsyncIndexClient(settings.place.socket("index"), settings.server.request_timeout_seconds),
         admission=Admission(settings.server),
+        responses=responses,
     )
 
 

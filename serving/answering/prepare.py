@@ -30,8 +30,8 @@ def new_request_id() -> str:
 class Question:
     """What a client asks of a model. `path` is that of the API and of the engine; `body` is a JSON object.
 
-    `server_url` is where the client reaches us: citations lead there. `retrieval` is what the request itself asks to
-    be searched, whatever its model.
+    `server_url` is where the client reaches us: citations lead there. `retrieval` is what the request itself asks
+    to be searched, whatever its model.
     """
 
     caller: Caller
