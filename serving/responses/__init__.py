@@ -1,1 +1,1 @@
-"""/v1/responses, told as chats: requests in, its events and objects out, and answers kept for whoever comes back."""
+"""/v1/responses, told as chats: requests in, events and objects out, answers kept for whoever comes back."""

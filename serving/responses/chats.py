@@ -61,7 +61,7 @@ def body_of(asked: AskResponse, messages: Sequence[Json], tools: Tools) -> Json:
 def _content(parts: Sequence[Json]) -> str | list[Json]:
     """Text as a string, which every template takes; parts only where there are images."""
     if all(part["type"] != "input_image" for part in parts):
-        return "\n".join(part.get("text", part.get("refusal", "")) for part in parts)
+        return "\n".join(part["refusal"] if part["type"] == "refusal" else part["text"] for part in parts)
     return [
         {"type": "image_url", "image_url": {"url": part["image_url"]}}
         if part["type"] == "input_image"

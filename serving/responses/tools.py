@@ -97,10 +97,9 @@ def _chosen(functions: list[FunctionTool], searches: list[FileSearchTool], choic
             return _tools(functions, {"type": FUNCTION, FUNCTION: {"name": name}}, [])
         case "file_search" if searches:
             return _tools([], None, searches)
-        case "allowed_tools" if choice.get("mode") in ("auto", "required") and isinstance(
-            choice.get("tools"), list
-        ):
-            allowed = [one for one in choice["tools"] if isinstance(one, dict)]
+        case "allowed_tools" if choice.get("mode") in ("auto", "required"):
+            given = choice.get("tools")
+            allowed = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
             names = [one.get("name") for one in allowed if one.get("type") == FUNCTION]
             kept = [tool for tool in functions if tool.name in names]
             searching = any(one.get("type") == FILE_SEARCH for one in allowed)

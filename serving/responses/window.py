@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 async def count_tokens(services: Services, body: Json) -> tuple[int, int]:
-    """Tokens of a chat as the engine will read it, and the most it can hold with the answer. Images are not counted.
+    """Tokens of a chat as the engine will read it, and the most it can hold with the answer. Images do not count.
 
     Raises: UnavailableError, EngineError.
     """
@@ -32,7 +32,7 @@ async def count_tokens(services: Services, body: Json) -> tuple[int, int]:
 
 
 async def shortened(services: Services, body: Json) -> Json:
-    """The chat without its oldest turns, as many as have to go for it to fit. System messages and the last turn stay.
+    """The chat without as many of its oldest turns as have to go. System messages and the last turn stay.
 
     Raises: UnavailableError, EngineError.
     """

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from .replies import LIMIT, Reply, answer_chat, count
+
 
 class SmallEngine:
     """Answers as vLLM 0.32 does (entrypoints/openai/models/serving.py), and keeps what it was asked."""
@@ -15,8 +17,10 @@ class SmallEngine:
     def __init__(self) -> None:
         self.loaded: dict[str, str] = {}
         self.asked: list[tuple[str, dict]] = []
+        self.reply: Reply | None = None  # to chats; None: it tells who it is
+        self.answering = 0
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json() if request.can_read_body else {}
         self.asked.append((request.path, body))
         match request.path:
@@ -28,8 +32,13 @@ class SmallEngine:
                     return _error(404, f"The lora adapter '{body['lora_name']}' cannot be found.")
                 return web.Response(text="Success")
             case "/v1/chat/completions":
-                message = {"role": "assistant", "content": f"I am {body['model']}."}
-                return web.json_response({"choices": [{"index": 0, "message": message}]})
+                self.answering += 1
+                try:
+                    return await answer_chat(request, body, self.reply or Reply(f"I am {body['model']}."))
+                finally:
+                    self.answering -= 1
+            case "/tokenize":
+                return web.json_response({"count": count(body), "max_model_len": LIMIT, "tokens": []})
         return web.Response(status=200)
 
     def paths(self) -> list[str]:
@@ -48,7 +57,8 @@ def running(engine: SmallEngine, socket: Path) -> Iterator[None]:
     loop = asyncio.new_event_loop()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", engine.answer)
-    runner = web.AppRunner(app)
+    # A client that leaves ends its answer, as in vLLM.
+    runner = web.AppRunner(app, handler_cancellation=True)
 
     async def start() -> None:
         await runner.setup()
