@@ -38,7 +38,8 @@ class Reply(Response):
     async def _whole(self, send: Send) -> None:
         asking = await ask(self._services, self._caller, self._asked, self._server_url)
         data = await whole(self._services, asking)
-        await _begin(send, JSON_TYPE, asking.prepared)
+        length = (b"content-length", str(len(data)).encode())
+        await _begin(send, JSON_TYPE, asking.prepared, length)
         await send({"type": "http.response.body", "body": data})
 
     async def _stream(self, send: Send) -> None:
@@ -54,6 +55,6 @@ class Reply(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _begin(send: Send, content_type: bytes, prepared: Prepared) -> None:
-    headers = [(b"content-type", content_type), *headers_of(prepared)]
+async def _begin(send: Send, content_type: bytes, prepared: Prepared, *more: tuple[bytes, bytes]) -> None:
+    headers = [(b"content-type", content_type), *more, *headers_of(prepared)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})

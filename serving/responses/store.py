@@ -5,9 +5,10 @@ They may hold what not everybody in the project may read, and stay as they were 
 
 import time
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import Select, delete, literal, select, update
 from sqlalchemy.orm import Session
 
 from local_llm.errors import InvalidInputError, NotFoundError
@@ -76,21 +77,18 @@ class ResponseStore:
 
     def conversation(self, caller: Caller, last_id: str) -> Conversation:
         """All that was said up to and with a response. Raises: PreviousNotFoundError, InvalidInputError."""
-        rows: list[ResponseRow] = []
-        next_id: str | None = last_id
         with self._state.reading() as session:
-            while next_id is not None:
-                row = self._find(session, caller, next_id)
-                if row is None:
-                    raise _no_previous(last_id, next_id)
-                rows.append(row)
-                next_id = row.previous_id
-                if len(rows) > MOST_TURNS:
-                    raise InvalidInputError(
-                        f"the conversation before {last_id:.80} has more than {MOST_TURNS} responses",
-                        hint="begin another one",
-                        param="previous_response_id",
-                    )
+            found = session.scalars(_chain(last_id))
+            rows = list(takewhile(lambda row: self._may_see(caller, row), found))
+        if len(rows) > MOST_TURNS:
+            raise InvalidInputError(
+                f"the conversation before {last_id} has more than {MOST_TURNS} responses",
+                hint="begin another one",
+                param="previous_response_id",
+            )
+        missing_id = rows[-1].previous_id if rows else last_id
+        if missing_id is not None:
+            raise _no_previous(last_id, missing_id)
         rows.reverse()
         items = [item for row in rows for item in (*row.input_items, *row.response["output"])]
         return Conversation(tuple(row.id for row in rows), tuple(items))
@@ -116,13 +114,26 @@ class ResponseStore:
 
     def _find(self, session: Session, caller: Caller, response_id: str) -> ResponseRow | None:
         row = session.get(ResponseRow, response_id)
-        if row is None or row.project_id != caller.project_id or row.used_at < self._oldest():
-            return None
+        return row if row is not None and self._may_see(caller, row) else None
+
+    def _may_see(self, caller: Caller, row: ResponseRow) -> bool:
         is_admin = caller.sees is None
-        return row if is_admin or row.key_id == caller.key_id else None
+        mine = is_admin or row.key_id == caller.key_id
+        return mine and row.project_id == caller.project_id and row.used_at >= self._oldest()
 
     def _oldest(self) -> int:
         return now() - self._days * DAY_SECONDS if self._days else 0
+
+
+def _chain(last_id: str) -> Select[tuple[ResponseRow]]:
+    """A response and those before it, newest first, one more than are read at most."""
+    columns = ResponseRow.id, ResponseRow.previous_id
+    chain = select(*columns, literal(0).label("back")).where(ResponseRow.id == last_id).cte(recursive=True)
+    before = select(*columns, chain.c.back + 1).where(
+        ResponseRow.id == chain.c.previous_id, chain.c.back < MOST_TURNS
+    )
+    chain = chain.union_all(before)
+    return select(ResponseRow).join(chain, ResponseRow.id == chain.c.id).order_by(chain.c.back)
 
 
 def _no_response(response_id: str) -> NotFoundError:

@@ -85,6 +85,9 @@ def test_what_is_found_is_read_and_cited(client: openai.OpenAI, engine: SmallEng
     assert (call.type, call.status, call.queries) == ("file_search_call", "completed", [QUESTION])
     (result,) = call.results
     assert (result.filename, "four hours" in result.text, 0 < result.score <= 1) == ("battery.md", True, True)
+    assert client.responses.retrieve(response.id).output[0].results is None
+    again = client.responses.retrieve(response.id, include=["file_search_call.results"])
+    assert again.output[0].results == call.results
     assert "four hours" in prompt(engine)
     assert "thirty days" not in prompt(engine)
 

@@ -1,10 +1,11 @@
-"""Stored responses: there for who made them and for admins, durable when they are told, gone when they should be."""
+"""Stored responses: there for who made them and for admins, durable once told, gone when they should be."""
 
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import openai
@@ -14,8 +15,9 @@ from sqlalchemy import func, select, update
 from local_llm.identifiers import now
 from local_llm.keys import KeyStore
 from local_llm.permissions import Caller
-from local_llm.state import Project, ResponseRow
-from serving.responses.store import Conversation, ResponseStore
+from local_llm.settings import load_settings
+from local_llm.state import Project, ResponseRow, open_state
+from serving.responses.store import MOST_TURNS, Conversation, ResponseStore
 
 from .conftest import BASE
 from .recording_engine import SmallEngine, running
@@ -185,6 +187,23 @@ def test_a_conversation_too_long_is_cut_at_its_old_end_or_refused(ana: openai.Op
     assert alone.status == "completed"
 
 
+def test_a_conversation_without_end_is_refused(world: World, ana: openai.OpenAI) -> None:
+    first = ana.responses.create(model=BASE, input="One")
+    with world.state.session() as session:
+        row = session.get_one(ResponseRow, first.id)
+        told = {"project_id": row.project_id, "key_id": row.key_id, "created_at": now(), "used_at": now()}
+        ids = [first.id, *(f"resp_turn_{n}" for n in range(1, MOST_TURNS + 1))]
+        for previous_id, response_id in pairwise(ids):
+            answer = {"id": response_id, "output": []}
+            session.add(ResponseRow(
+                id=response_id, previous_id=previous_id, response=answer, input_items=[], **told
+            ))  # fmt: skip
+    store, caller = ResponseStore(world.state, 30), world.admin
+    assert len(store.conversation(caller, ids[-2]).ids) == MOST_TURNS
+    with pytest.raises(openai.BadRequestError, match="1000 responses"):
+        ana.responses.create(model=BASE, input="And?", previous_response_id=ids[-1])
+
+
 def test_what_was_told_survives_a_kill(tmp_path: Path) -> None:
     """Complete to its client means on the disk: the process is killed right after keep() returned."""
     program = f"""
@@ -193,7 +212,7 @@ from pathlib import Path
 from local_llm.permissions import local_admin
 from local_llm.settings import load_settings
 from local_llm.state import open_state
-from serving.responses.store import Conversation, ResponseStore
+from serving.responses.store import MOST_TURNS, Conversation, ResponseStore
 state = open_state(load_settings(environment={{"LOCAL_LLM_HOME": {str(tmp_path)!r}}}).place)
 caller = local_admin(state.local_project_id())
 response = {{"id": "resp_1", "created_at": 1, "previous_response_id": None, "output": []}}
@@ -204,9 +223,6 @@ os.kill(os.getpid(), signal.SIGKILL)
         [sys.executable, "-c", program], env=os.environ, check=False, cwd=Path(__file__).parents[2]
     )
     assert done.returncode == -signal.SIGKILL
-    from local_llm.settings import load_settings
-    from local_llm.state import open_state
-
     state = open_state(load_settings(environment={"LOCAL_LLM_HOME": str(tmp_path)}).place)
     caller = Caller(state.local_project_id(), "member")
     assert ResponseStore(state, 30).get(caller, "resp_1").input_items == [{"id": "msg_1"}]
