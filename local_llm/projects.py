@@ -33,7 +33,7 @@ from local_llm.state import (
 
 ID_PREFIX = "proj_"
 LONGEST_NAME = 128
-FLAGS = ("log_content", "store_chats")
+FLAGS = ("log_content", "store_chats", "store_responses")
 QUOTAS = ("file_quota_bytes", "collection_quota_bytes")
 
 

@@ -61,6 +61,9 @@ class ServerSettings(Section):
     usage_days: int = Field(
         730, ge=0, description="How long what keys used is kept, minute by minute; 0: for ever."
     )
+    response_days: int = Field(
+        30, ge=0, description="How long stored responses are kept after their last use; 0: for ever."
+    )
     max_body_bytes: int = Field(16 * 1024**2, gt=0, description="Largest body of any other request.")
     request_timeout_seconds: float = Field(600, gt=0, description="Longest time one answer may take.")
     body_timeout_seconds: float = Field(

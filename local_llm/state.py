@@ -33,6 +33,7 @@ class Row(DeclarativeBase):
     type_annotation_map: ClassVar = {
         dict[str, Any]: JSON(none_as_null=True),
         list[str]: JSON(none_as_null=True),
+        list[dict[str, Any]]: JSON(none_as_null=True),
         # SQLite numbers rows by itself only in a column declared INTEGER, which holds 64 bits there.
         int: BigInteger().with_variant(Integer(), "sqlite"),
     }
@@ -51,6 +52,7 @@ class Project(Row):
     # None: server.project_quota_bytes and index.project_quota_bytes.
     file_quota_bytes: Mapped[int | None]
     collection_quota_bytes: Mapped[int | None]
+    store_responses: Mapped[bool] = mapped_column(default=True)  # those of /v1/responses are kept
 
 
 class Key(Row):
@@ -208,6 +210,23 @@ class ProfileRow(Row):
     __table_args__ = (UniqueConstraint("project_id", "name"),)
 
 
+class ResponseRow(Row):
+    """An answer of /v1/responses that its client may come back to. It holds what the asker might read then.
+
+    `input_items` are those that came with its own request: what was said before hangs on `previous_id`.
+    """
+
+    __tablename__ = "responses"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    key_id: Mapped[str | None]
+    created_at: Mapped[int]
+    used_at: Mapped[int]  # when the conversation that it is part of last went on
+    previous_id: Mapped[str | None]
+    response: Mapped[dict[str, Any]]
+    input_items: Mapped[list[dict[str, Any]]]
+
+
 class LedgerEntry(Row):
     """A measured fact and the hardware it was measured on."""
 
@@ -255,6 +274,7 @@ Index("jobs_by_idempotency_key", Job.project_id, Job.idempotency_key, unique=Tru
 Index("files_by_project", File.project_id, File.created_at)
 Index("usage_by_key", UsageRow.key_id, UsageRow.minute)
 Index("audit_by_time", AuditEntry.created_at)
+Index("responses_by_use", ResponseRow.used_at)
 
 
 class State:

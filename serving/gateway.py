@@ -24,6 +24,7 @@ from serving.routes import (
     organization_usage,
     passages,
     profiles,
+    responses,
     vector_stores,
 )
 from serving.services import open_services
@@ -59,7 +60,7 @@ def create_control(settings: Settings) -> FastAPI:
     error_responses.install(app)
     organization = (organization_projects, organization_keys, organization_usage)
     ours = (profiles, passages, health)
-    for routes in (embeddings, models, files, vector_stores, fine_tuning, *organization, *ours):
+    for routes in (embeddings, models, files, vector_stores, responses, fine_tuning, *organization, *ours):
         app.include_router(routes.router)
     return app
 

@@ -1,6 +1,7 @@
 """What the gateway's routes work with, opened once and handed in."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -22,6 +23,7 @@ from local_llm.usage import Usage
 from serving.access import Access
 from serving.admission import Admission
 from serving.engine_pool import Engine, open_engine
+from serving.responses.store import ResponseStore
 
 # When a key was last used is noted so often at most.
 USED_SECONDS = 60
@@ -44,6 +46,7 @@ class Services:
     usage: Usage
     projects: ProjectStore
     writer: TrailingWriter
+    responses: ResponseStore
 
     async def close(self) -> None:
         self.writer.close()
@@ -59,11 +62,14 @@ def open_services(settings: Settings) -> Services:
     files.remove_abandoned()
     adapters = AdapterRegistry(settings, state)
     adapters.remove_abandoned()
+    responses = ResponseStore(state, settings.server.response_days)
     base = ModelStore(settings.place.models).get(settings.engine.model, "base").manifest
     keys, audit, usage = KeyStore(state), Audit(state), Usage(state)
     access = Access(state, keys)
     retention = Retention(state, settings.server)
-    writer = TrailingWriter([audit.flush, usage.flush, partial(_note_used, keys, access), retention.sweep_daily])
+    writer = TrailingWriter(
+        [audit.flush, usage.flush, partial(_note_used, keys, access), retention.sweep_daily, responses.sweep_daily]
+    )
     writer.start()
     return Services(
         settings=settings,
@@ -81,6 +87,7 @@ def open_services(settings: Settings) -> Services:
         usage=usage,
         projects=ProjectStore(state),
         writer=writer,
+        responses=responses,
     )
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from .replies import LIMIT, Reply, answer_chat, count
+
 
 class SmallEngine:
     """Answers as vLLM 0.32 does (entrypoints/openai/models/serving.py), and keeps what it was asked.
@@ -25,6 +27,8 @@ class SmallEngine:
         self.status: int | None = None
         self.busy = False
         self.die = False
+        self.reply: Reply | None = None  # to chats; None: it tells who it is
+        self.answering = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json() if request.can_read_body else {}
@@ -48,7 +52,15 @@ class SmallEngine:
                     return _error(404, f"The lora adapter '{body['lora_name']}' cannot be found.")
                 return web.Response(text="Success")
             case "/v1/chat/completions":
-                return await self._chat(request, body)
+                if self.die or (body["model"].startswith("ft:") and body["model"] not in self.loaded):
+                    return await self._chat(request, body)
+                self.answering += 1
+                try:
+                    return await answer_chat(request, body, self.reply or Reply(f"I am {body['model']}."))
+                finally:
+                    self.answering -= 1
+            case "/tokenize":
+                return web.json_response({"count": count(body), "max_model_len": LIMIT, "tokens": []})
         return web.Response(status=200)
 
     def paths(self) -> list[str]:
@@ -57,15 +69,13 @@ class SmallEngine:
     async def _chat(self, request: web.Request, body: dict) -> web.StreamResponse:
         if body["model"].startswith("ft:") and body["model"] not in self.loaded:
             return _error(404, f"The model `{body['model']}` does not exist.")
-        if self.die:
-            if body.get("stream"):
-                stream = web.StreamResponse(headers={"content-type": "text/event-stream"})
-                await stream.prepare(request)
-                await stream.write(b'data: {"choices": [{"index": 0, "delta": {"content": "I"}}]}\n\n')
-            assert request.transport is not None
-            request.transport.abort()
-        message = {"role": "assistant", "content": f"I am {body['model']}."}
-        return web.json_response({"choices": [{"index": 0, "message": message}]})
+        stream = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        if body.get("stream"):
+            await stream.prepare(request)
+            await stream.write(b'data: {"choices": [{"index": 0, "delta": {"content": "I"}}]}\n\n')
+        assert request.transport is not None
+        request.transport.abort()
+        return stream
 
     def _let_in(self, request: web.Request) -> bool:
         return request.headers.get("authorization") == f"Bearer {self.key}"
@@ -96,7 +106,8 @@ def _serving(engine: SmallEngine, site: Callable[[web.AppRunner], web.BaseSite])
     loop = asyncio.new_event_loop()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", engine.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0)
+    # A client that leaves ends its answer, as in vLLM.
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
 
     async def start() -> None:
         await runner.setup()
