@@ -62,7 +62,7 @@ class Box:
 
     def routes(self) -> list[tuple[str, str]]:
         """Those that name something and are not the organization's."""
-        paths = self.world.gateway.app.openapi()["paths"]  # type: ignore[attr-defined]
+        paths = self.world.gateway.app.control.openapi()["paths"]  # type: ignore[attr-defined]
         return [
             (method.upper(), path)
             for path, methods in paths.items()
