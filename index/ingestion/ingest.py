@@ -20,7 +20,7 @@ from local_llm.errors import InvalidInputError
 from local_llm.fileio import sha256_of
 
 # Documents are encoded together until they have this many passages: enough to fill batches of like length.
-GROUP_PASSAGES = 8 * BATCH
+GROUP_PASSAGES = 16 * BATCH
 
 
 def find_sources(paths: Sequence[Path]) -> list[Source]:
