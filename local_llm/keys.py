@@ -101,6 +101,17 @@ class KeyStore:
             )
         return Caller(key.project_id, key.role, tuple(key.principals), key.id)  # type: ignore[arg-type]
 
+    def holder(self, key_id: str) -> Caller:
+        """The holder of a key by its id, for work that goes on after its request was answered.
+
+        Raises: AuthenticationError if it is unknown, revoked or expired by now.
+        """
+        with self._state.reading() as session:
+            key = session.get(Key, key_id)
+        if key is None or key.revoked_at is not None or (key.expires_at or now() + 1) <= now():
+            raise AuthenticationError(f"the key {key_id} was revoked or has expired", hint="local-llm keys list")
+        return Caller(key.project_id, key.role, tuple(key.principals), key.id)  # type: ignore[arg-type]
+
 
 def _hash(secret: str) -> str:
     # Keys hold 256 random bits: a plain hash cannot be searched, a slow one would cost every request.

@@ -26,7 +26,14 @@ class Caller:
 
     def may_see(self, allow: Sequence[str] | None) -> bool:
         """Whether something that `allow` names is visible. None: everyone in the project."""
-        return allow is None or self.role == "admin" or not set(allow).isdisjoint(self.principals)
+        if allow is None or self.role == "admin" or not set(allow).isdisjoint(self.principals):
+            return True
+        return self.key_id is not None and key_principal(self.key_id) in allow
+
+
+def key_principal(key_id: str) -> str:
+    """Names one key alone, for what was made for it. No document names it, and no search filters by it."""
+    return f"key:{key_id}"
 
 
 def local_admin(project_id: str) -> Caller:

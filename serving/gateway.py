@@ -12,8 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from local_llm import __version__, offline
 from local_llm.settings import Settings, load_settings
 from serving import error_responses
+from serving.batches.worker import working
 from serving.relay import PATHS, Relay
 from serving.routes import (
+    batches,
     embeddings,
     files,
     fine_tuning,
@@ -49,12 +51,13 @@ def create_control(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.services = open_services(settings)
-        yield
+        async with working(app.state.services) as app.state.batches:
+            yield
         await app.state.services.close()
 
     app = FastAPI(title="Local LLM", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     error_responses.install(app)
-    for routes in (embeddings, models, files, vector_stores, fine_tuning, profiles, passages, health):
+    for routes in (embeddings, models, files, batches, vector_stores, fine_tuning, profiles, passages, health):
         app.include_router(routes.router)
     return app
 
