@@ -70,6 +70,9 @@ class ServerSettings(Section):
     max_waiting_requests: int = Field(
         1024, ge=0, description="Questions that may wait; more are refused with 429 and when to come back."
     )
+    store_chats: bool = Field(
+        False, description="Keep the chats that ask for it (`store`), to be rated and trained on."
+    )
 
 
 class EngineSettings(Section):

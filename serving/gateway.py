@@ -13,9 +13,11 @@ from local_llm import __version__, offline
 from local_llm.settings import Settings, load_settings
 from serving import error_responses
 from serving.batches.worker import working
+from serving.chats.keeping import writing
 from serving.relay import PATHS, Relay
 from serving.routes import (
     batches,
+    chats,
     embeddings,
     files,
     fine_tuning,
@@ -51,13 +53,24 @@ def create_control(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.services = open_services(settings)
-        async with working(app.state.services) as app.state.batches:
+        async with writing(app.state.services.chats), working(app.state.services) as app.state.batches:
             yield
         await app.state.services.close()
 
     app = FastAPI(title="Local LLM", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     error_responses.install(app)
-    for routes in (embeddings, models, files, batches, vector_stores, fine_tuning, profiles, passages, health):
+    for routes in (
+        embeddings,
+        models,
+        files,
+        chats,
+        batches,
+        vector_stores,
+        fine_tuning,
+        profiles,
+        passages,
+        health,
+    ):
         app.include_router(routes.router)
     return app
 

@@ -18,6 +18,7 @@ from local_llm.profiles import ProfileStore
 from local_llm.settings import Settings
 from local_llm.state import State, open_state
 from serving.admission import Admission
+from serving.chats.keeping import ChatKeeper
 from serving.engine_client import EngineClient
 from serving.preflight import is_loopback
 
@@ -34,6 +35,7 @@ class Services:
     engine: EngineClient
     index: AsyncIndexClient
     admission: Admission
+    chats: ChatKeeper
 
     async def close(self) -> None:
         await self.engine.close()
@@ -64,6 +66,8 @@ def open_services(settings: Settings) -> Services:
         ),
         index=AsyncIndexClient(settings.place.socket("index"), settings.server.request_timeout_seconds),
         admission=Admission(settings.server),
+        # Until projects say so themselves, the settings say it for all of them.
+        chats=ChatKeeper(state, lambda _caller: settings.server.store_chats),
     )
 
 
