@@ -21,7 +21,7 @@ def access_of(allow: Sequence[str] | None, attributes: Mapping[str, Any] | None)
 def refuse_beyond_own(caller: Caller, allow: Sequence[str] | None) -> None:
     """Raises: ForbiddenError."""
     foreign = set(allow or ()) - set(caller.principals)
-    if caller.role != "admin" and foreign:
+    if not caller.administers and foreign:
         raise ForbiddenError(
             f"a member may only name its own principals; {', '.join(sorted(foreign))} are not among them",
             param="allow",
@@ -30,7 +30,7 @@ def refuse_beyond_own(caller: Caller, allow: Sequence[str] | None) -> None:
 
 def refuse_unseen(caller: Caller, store: CollectionStore, names: Sequence[str]) -> None:
     """A member must not replace what it may not see. Raises: ForbiddenError."""
-    for name in names if caller.role != "admin" else ():
+    for name in names if not caller.administers else ():
         found = store.find(name)
         if found is not None and not caller.may_see(found.allow):
             raise ForbiddenError(f"you may not replace the document {name}", param="name")

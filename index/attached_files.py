@@ -102,6 +102,7 @@ class AttachedFiles:
         as_batch: bool,
     ) -> str | None:
         uploads = self._check_files(caller, attachments)
+        self._registry.refuse_full(row)
         self._check_splittings(row, store, {one.splitting for one in attachments})
         with store.attachments.lock:
             new = [_queued(caller, store, one, uploads[one.file_id]) for one in attachments]

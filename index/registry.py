@@ -14,10 +14,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from index.collection.database import create_database
 from index.interface import ID_PREFIX, CollectionInfo, Ranking
 from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
+from local_llm.fileio import bytes_below
+from local_llm.files import QuotaExceededError
 from local_llm.identifiers import is_name, new_id, now
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
-from local_llm.state import Collection, ProfileRow, State
+from local_llm.state import Collection, ProfileRow, Project, State
 
 DATABASE = "collection.db"
 DAY_SECONDS = 24 * 3600
@@ -32,6 +34,7 @@ class ExpiredError(InvalidInputError):
 class CollectionRegistry:
     def __init__(self, settings: Settings, state: State):
         self._folder = settings.place.collections
+        self._quota_bytes = settings.index.project_quota_bytes
         self._state = state
         self._touched: dict[str, float] = {}
 
@@ -47,8 +50,10 @@ class CollectionRegistry:
     ) -> Collection:
         """`values`: further columns of the row.
 
-        Raises: ConflictError, InvalidInputError.
+        Raises: ConflictError, InvalidInputError, ForbiddenError.
         """
+        if caller.collections is not None:
+            raise ForbiddenError("this key reaches certain collections only, and may not make others")
         identifier = new_id(ID_PREFIX)
         if name is not None and (not is_name(name) or name.startswith(ID_PREFIX)):
             raise InvalidInputError(
@@ -83,7 +88,12 @@ class CollectionRegistry:
             session.add(row)
         return True
 
+    def reachable(self, caller: Caller) -> list[Collection]:
+        """Those of the caller's project that its key reaches."""
+        return [row for row in self.of_project(caller) if caller.may_reach(row.id)]
+
     def of_project(self, caller: Caller) -> list[Collection]:
+        """All of the caller's project, for what concerns its files wherever they are. Not for the caller's eyes."""
         with self._state.reading() as session:
             query = select(Collection).where(Collection.project_id == caller.project_id).order_by(Collection.name)
             return list(session.scalars(query))
@@ -111,7 +121,7 @@ class CollectionRegistry:
                 .order_by(Collection.id != collection)  # a name that is another's id
             )
             row = session.scalars(query).first()
-        if row is None:
+        if row is None or not caller.may_reach(row.id):
             raise NotFoundError(
                 f"there is no collection {collection!r}",
                 hint=f"local-llm index create {collection}, or: local-llm index list",
@@ -131,6 +141,23 @@ class CollectionRegistry:
         self._touch(row)
         return row
 
+    def refuse_full(self, row: Collection) -> None:
+        """Call it before anything is added. What is being added at that moment may go beyond: it is asked once.
+
+        Raises: QuotaExceededError if the collections of the row's project take all that they may.
+        """
+        with self._state.reading() as session:
+            own = session.get_one(Project, row.project_id).collection_quota_bytes
+            ids = session.scalars(select(Collection.id).where(Collection.project_id == row.project_id)).all()
+        quota_bytes = self._quota_bytes if own is None else own
+        used = sum(bytes_below(self.database(identifier).parent) for identifier in ids)
+        if used >= quota_bytes:
+            raise QuotaExceededError(
+                f"the project's collections take {used:,} bytes of the {quota_bytes:,} that they may take",
+                hint="remove documents that are no longer needed, or raise index.project_quota_bytes",
+                param="collection",
+            )
+
     def update(self, identifier: str, values: Mapping[str, Any]) -> Collection:
         with self._state.session() as session:
             row = session.get_one(Collection, identifier)
@@ -143,7 +170,7 @@ class CollectionRegistry:
 
         Raises: NotFoundError, ForbiddenError, ConflictError.
         """
-        if caller.role != "admin":
+        if not caller.administers:
             raise ForbiddenError("only an admin may delete a collection")
         row = self.get(caller, collection)
         with self._state.session() as session:

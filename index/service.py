@@ -173,7 +173,7 @@ class IndexService:
         ranking: Ranking | None = None,
     ) -> CollectionInfo:
         row = self._registry.get(caller, collection)
-        if caller.role != "admin" and (expires_after_days is not None or never_expires or ranking is not None):
+        if not caller.administers and (expires_after_days is not None or never_expires or ranking is not None):
             # What expires is removed, which is an admin's to decide as deleting is.
             raise ForbiddenError("only an admin may change when a collection expires, or how it ranks")
         if ranking is not None and ranking.reranker:
@@ -190,7 +190,7 @@ class IndexService:
         return info_of(self._registry.update(row.id, given))
 
     def collections(self, caller: Caller) -> list[CollectionInfo]:
-        return [info_of(row) for row in self._registry.of_project(caller)]
+        return [info_of(row) for row in self._registry.reachable(caller)]
 
     def get(self, caller: Caller, collection: str) -> CollectionInfo:
         return info_of(self._registry.get(caller, collection))
@@ -216,7 +216,7 @@ class IndexService:
             characters=counts.characters,
             bytes=store.bytes(),
             # It speaks of all passages and everybody's questions.
-            search=_quality(store) if caller.role == "admin" else None,
+            search=_quality(store) if caller.administers else None,
         )
 
     # Documents in
@@ -234,6 +234,7 @@ class IndexService:
     ) -> IngestReport:
         row = self._registry.usable(caller, collection)
         store = self._store(row)
+        self._registry.refuse_full(row)
         self._encoder_of(row, store)  # before files are looked at: whether it is here as it was
         refuse_equal_names(sources)
         refuse_beyond_own(caller, allow)
@@ -247,6 +248,7 @@ class IndexService:
         row = self._registry.usable(caller, collection)
         store = self._store(row)
         encoder = None if row.encoder == EXTERNAL else self._encoder_of(row, store)
+        self._registry.refuse_full(row)
         refuse_beyond_own(caller, allow)
         refuse_unseen(caller, store, [record.name for record in records])
         return as_documents(records, access_of(allow, None), encoder).into(store)
@@ -276,7 +278,7 @@ class IndexService:
     def reembed(
         self, caller: Caller, collection: str, *, encoder: str | None = None, report: Report = silent
     ) -> ReembedReport:
-        if caller.role != "admin":
+        if not caller.administers:
             raise ForbiddenError("only an admin may move a collection to another encoder")
         row = self._registry.usable(caller, collection)
         if row.encoder == EXTERNAL:

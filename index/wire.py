@@ -82,11 +82,19 @@ _ERRORS = {
 
 
 def caller_to_json(caller: Caller) -> Json:
-    return asdict(caller)
+    """Without models, limits and what is kept of questions: those are for the gateway to know."""
+    return {
+        "project_id": caller.project_id,
+        "role": caller.role,
+        "principals": caller.principals,
+        "key_id": caller.key_id,
+        "collections": caller.collections,
+    }
 
 
 def caller_from_json(value: Json) -> Caller:
-    return Caller(**{**value, "principals": tuple(value["principals"])})
+    collections = _as_tuple(value["collections"])
+    return Caller(**{**value, "principals": tuple(value["principals"]), "collections": collections})
 
 
 def call_to_bytes(caller: Caller, arguments: Mapping[str, Any]) -> bytes:

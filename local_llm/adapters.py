@@ -20,7 +20,7 @@ from local_llm.locks import exclusive_lock
 from local_llm.model_card import CARD, model_card
 from local_llm.models import MANIFEST, Model, record_files
 from local_llm.permissions import Caller
-from local_llm.servable import CONFIG, WEIGHTS, refuse_unservable
+from local_llm.servable import CONFIG, WEIGHTS, ranks_of, refuse_unservable
 from local_llm.settings import Settings
 from local_llm.state import Adapter, JobCheckpoint, State
 
@@ -37,6 +37,14 @@ class AdapterRun:
     metrics: dict[str, Any]
     versions: dict[str, str]
     job_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What an engine that starts may be asked to serve."""
+
+    count: int = 0
+    largest_rank: int = 0
 
 
 class AdapterRegistry:
@@ -72,7 +80,7 @@ class AdapterRegistry:
 
         Raises: InvalidInputError if the engine could not serve it on this base; ConflictError if the name is taken.
         """
-        config = refuse_unservable(source, self._settings.engine.max_lora_rank)
+        config = refuse_unservable(source, self._settings.engine.largest_lora_rank)
         refuse_misfit(source, config, base.path)
         identifier = new_id("adapter-")
         manifest = {
@@ -122,6 +130,12 @@ class AdapterRegistry:
             )
         return row
 
+    def published(self, base_sha256: str) -> Published:
+        """All projects' adapters of one base, together."""
+        with self._state.reading() as session:
+            rows = list(session.scalars(select(Adapter).where(Adapter.base_sha256 == base_sha256)))
+        return Published(len(rows), max((self._largest_rank(row) for row in rows), default=0))
+
     def path(self, identifier: str) -> Path:
         return self._settings.place.adapters / identifier
 
@@ -161,6 +175,11 @@ class AdapterRegistry:
             for path in root.iterdir():
                 if path.name not in known:
                     shutil.rmtree(path, ignore_errors=True)
+
+    def _largest_rank(self, adapter: Adapter) -> int:
+        """Modules may have ranks of their own, which only its configuration names."""
+        file = self.path(adapter.id) / CONFIG
+        return max(ranks_of(read_json(file))) if file.exists() else adapter.rank
 
     def _lock(self) -> AbstractContextManager[None]:
         """Held from an adapter's first byte to its row: what no row names while nobody holds it is abandoned."""

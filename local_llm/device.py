@@ -39,12 +39,17 @@ def require_sharing(settings: Settings) -> None:
         _require_devices(settings)
 
 
-def engine_memory_share(settings: Settings) -> float:
-    """The share of the GPU's memory that is the engine's own."""
-    if settings.gpu.sharing != "split":
-        return settings.engine.gpu_memory_share
+def engine_memory_share(settings: Settings, gpu_memory_gib: float | None = None) -> float:
+    """The share of the GPU's memory that is the engine's own. Where the size of that memory is known and the index
+    server computes on it too, no more than what the encoder leaves: vLLM does not start unless its share is free.
+    """
+    whole = settings.engine.gpu_memory_share
+    if gpu_memory_gib and settings.index.device != "cpu":
+        whole = min(whole, 1 - settings.gpu.encoder_memory_gib / gpu_memory_gib)
+    if settings.gpu.sharing == "split":
+        whole -= settings.gpu.training_memory_share
     # Rounded: 0.85 - 0.4 is 0.44999999999999996.
-    return round(settings.engine.gpu_memory_share - settings.gpu.training_memory_share, 6)
+    return round(whole, 4)
 
 
 def engine_environment(settings: Settings) -> dict[str, str]:
@@ -162,6 +167,8 @@ def _require_devices(settings: Settings) -> None:
         problem = f"{empty} names no device"
     elif both := sorted(engine & training):
         problem = f"gpu.engine_devices and gpu.training_devices both name {', '.join(both)}"
+    elif len(engine) < settings.engine.gpus and not settings.engine.urls:
+        problem = f"gpu.engine_devices names {len(engine)} for {settings.engine.gpus} engine.gpus"
     elif len(training) < settings.training.processes:
         problem = f"gpu.training_devices names {len(training)} for {settings.training.processes} training.processes"
     if problem:

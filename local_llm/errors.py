@@ -148,5 +148,13 @@ class RateLimitError(LocalLLMError):
 
 
 class UnavailableError(LocalLLMError):
+    """`retry_after_seconds`: when to ask again."""
+
     status = 503
     code = "unavailable"
+    retry_after_seconds = 2
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after_seconds: int | None = None):
+        super().__init__(message, hint=hint)
+        if retry_after_seconds is not None:
+            self.retry_after_seconds = retry_after_seconds

@@ -23,7 +23,7 @@ from local_llm.fileio import CHUNK_BYTES, fsync_path
 from local_llm.identifiers import new_ordered_id, now
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
-from local_llm.state import File, State
+from local_llm.state import File, Project, State
 
 FINE_TUNE = "fine-tune"
 FINE_TUNE_RESULTS = "fine-tune-results"  # written by us at the end of a job; never uploaded, not in the quota
@@ -131,6 +131,7 @@ class FileStore:
         filename: str,
         purpose: str,
         project_id: str,
+        key_id: str | None = None,
         max_bytes: int | None = None,
         allow: Sequence[str] | None = None,
     ) -> FileWriter:
@@ -140,6 +141,7 @@ class FileStore:
             project_id=project_id,
             filename=clean_filename(filename),
             purpose=purpose,
+            key_id=key_id,
             allow=None if allow is None else sorted(allow),
         )
         limit = self._default_max_bytes if max_bytes is None else max_bytes
@@ -152,6 +154,7 @@ class FileStore:
         filename: str,
         purpose: str,
         project_id: str,
+        key_id: str | None = None,
         max_bytes: int | None = None,
         check: Check | None = None,
         allow: Sequence[str] | None = None,
@@ -164,7 +167,12 @@ class FileStore:
         is left of it then.
         """
         writer = self.begin(
-            filename=filename, purpose=purpose, project_id=project_id, max_bytes=max_bytes, allow=allow
+            filename=filename,
+            purpose=purpose,
+            project_id=project_id,
+            key_id=key_id,
+            max_bytes=max_bytes,
+            allow=allow,
         )
         try:
             for chunk in _chunks(source) if isinstance(source, Path) else source:
@@ -230,10 +238,10 @@ class FileStore:
                 query = query.where(place < seen if order == "desc" else place > seen)
             columns = (File.created_at, File.id)
             query = query.order_by(*(column.desc() if order == "desc" else column for column in columns))
-            if caller.sees is None:
+            if caller.sees is None and caller.collections is None:
                 query = query.limit(limit)
             rows = session.scalars(query.execution_options(yield_per=ROWS_AT_ONCE))
-            return list(islice((row for row in rows if caller.may_see(row.allow)), limit))
+            return list(islice((row for row in rows if caller.may_open(row.allow, row.key_id)), limit))
 
     def delete(self, identifier: str, caller: Caller) -> None:
         """Raises: NotFoundError."""
@@ -276,7 +284,7 @@ def _get(session: Session, identifier: str, caller: Caller, param: str) -> File:
 
 
 def _refuse_hidden(row: File | None, identifier: str, caller: Caller, param: str) -> File:
-    if row is None or row.project_id != caller.project_id or not caller.may_see(row.allow):
+    if row is None or row.project_id != caller.project_id or not caller.may_open(row.allow, row.key_id):
         raise NotFoundError(f"No such File object: {identifier:.80}", param=param)
     return row
 
@@ -303,6 +311,7 @@ def _refuse_over_quota(session: Session, row: File, quota_bytes: int) -> None:
     )
     if session.execute(contents.where(File.sha256 == row.sha256)).first() is not None:
         return
+    quota_bytes = session.get_one(Project, row.project_id).file_quota_bytes or quota_bytes
     used = session.scalar(select(func.coalesce(func.sum(contents.subquery().c.bytes), 0))) or 0
     if used + row.bytes > quota_bytes:
         raise QuotaExceededError(

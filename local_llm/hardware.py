@@ -33,11 +33,14 @@ def this_hardware() -> Hardware:
 
 def gpu_name() -> str | None:
     """The first NVIDIA GPU's name, or None where the driver shows none."""
-    if shutil.which("nvidia-smi") is None:
-        return None
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    found = subprocess.run(query, capture_output=True, text=True, check=False)
-    return found.stdout.splitlines()[0].strip() if found.returncode == 0 and found.stdout.strip() else None
+    return _first_gpu("name")
+
+
+def gpu_memory_gib() -> float | None:
+    """The first NVIDIA GPU's memory, or None where the driver shows none."""
+    found = _first_gpu("memory.total")  # "81559 MiB"
+    number = found.removesuffix(" MiB") if found else ""
+    return int(number) / 1024 if number.isdigit() else None
 
 
 def available_memory_gib() -> float:
@@ -64,3 +67,11 @@ def _processor_name() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return "unknown processor"
+
+
+def _first_gpu(field: str) -> str | None:
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
+    found = subprocess.run(query, capture_output=True, text=True, check=False)
+    return found.stdout.splitlines()[0].strip() if found.returncode == 0 and found.stdout.strip() else None

@@ -1,21 +1,27 @@
-"""API keys: kept as hashes, shown once. Each belongs to a project and has a role and principals."""
+"""API keys: kept as hashes, shown once. Each belongs to a project and has a role, principals, scopes and limits."""
 
+import builtins
 import hashlib
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
 
 from local_llm.errors import AuthenticationError, InvalidInputError, NotFoundError
-from local_llm.identifiers import new_id, now
-from local_llm.permissions import Caller, Role
-from local_llm.state import Key, State
+from local_llm.identifiers import new_id, new_ordered_id, now
+from local_llm.key_rules import collection_ids, refuse_archived, refuse_wrong, scope_of
+from local_llm.permissions import Caller, Keeps, Limits, Role
+from local_llm.state import Key, Project, State
 
 PREFIX = "sk-local-"
+ACCOUNT_PREFIX = "svc_acct_"
 SECRET_BYTES = 32
-MINIMUM_SECRET_LENGTH = 20
+# How long the old secret goes on opening after a rotation, unless told otherwise: time to carry the new one around.
+OVERLAP_SECONDS = 24 * 3600
+LONGEST_OVERLAP_SECONDS = 90 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,25 @@ class NewKey:
 
     key: Key
     secret: str
+
+
+@dataclass(frozen=True)
+class Scopes:
+    """What a key may name. `collections`: ids or names of the project's. None: all."""
+
+    models: Sequence[str] | None = None
+    collections: Sequence[str] | None = None
+
+
+EVERYTHING, NO_LIMITS = Scopes(), Limits()
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Whom a secret stands for, and until when (Unix time) if it ends by itself."""
+
+    caller: Caller
+    until: int | None
 
 
 class KeyStore:
@@ -38,81 +63,205 @@ class KeyStore:
         role: Role = "member",
         principals: Sequence[str] = (),
         secret: str | None = None,
+        scopes: Scopes = EVERYTHING,
+        limits: Limits = NO_LIMITS,
+        expires_at: int | None = None,
+        account_id: str | None = None,
     ) -> NewKey:
-        if secret is None:
-            secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
-        if len(secret) < MINIMUM_SECRET_LENGTH:
-            raise InvalidInputError(
-                f"the key is {len(secret)} characters long; expected {MINIMUM_SECRET_LENGTH} or more",
-                hint="python -c 'import secrets; print(secrets.token_urlsafe(32))'",
-            )
+        """`account_id`: of a service account that has keys already; else the key gets one of its own.
+
+        Raises: InvalidInputError; NotFoundError for the project or a collection; ConflictError if it is archived.
+        """
+        secret = _new_secret() if secret is None else secret
+        refuse_wrong(name, role, secret, limits, expires_at)
         key = Key(
-            id=new_id("key_"),
+            id=new_ordered_id("key_"),
             project_id=project_id,
+            account_id=account_id or new_id(ACCOUNT_PREFIX),
             name=name,
             role=role,
             principals=sorted(set(principals)),
-            secret_sha256=_hash(secret),
-            redacted=f"{PREFIX if secret.startswith(PREFIX) else ''}…{secret[-4:]}",
+            secret_sha256=hash_of(secret.encode()),
+            redacted=_redacted(secret),
             created_at=now(),
-            expires_at=None,
-            revoked_at=None,
+            expires_at=expires_at,
+            models=scope_of(scopes.models, "models"),
+            **asdict(limits),
         )
         with self._state.session() as session:
+            refuse_archived(session, project_id)
+            key.collections = collection_ids(session, project_id, scopes.collections)
             session.add(key)
         return NewKey(key, secret)
 
     def create_first(self, project_id: str, file: Path) -> NewKey | None:
-        """Makes the key in `file` the first admin key, if no key was ever created."""
+        """Makes the key in `file` the first one, an owner's, if no key was ever created."""
         if self.any_created():
             return None
         try:
             secret = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInputError(f"the first key cannot be read from {file}: {error}") from None
-        return self.create(project_id, "first key", role="admin", secret=secret)
+        return self.create(project_id, "first key", role="owner", secret=secret)
 
     def list(self, project_id: str) -> list[Key]:
+        """All keys of a project, revoked ones included, the oldest first."""
         with self._state.reading() as session:
-            return list(session.scalars(select(Key).where(Key.project_id == project_id).order_by(Key.created_at)))
+            query = select(Key).where(Key.project_id == project_id).order_by(Key.created_at, Key.id)
+            return list(session.scalars(query))
+
+    def owners(self) -> builtins.list[Key]:
+        """The owners' keys of all projects that are not revoked, the oldest first."""
+        with self._state.reading() as session:
+            query = select(Key).where(Key.role == "owner", Key.revoked_at.is_(None))
+            return list(session.scalars(query.order_by(Key.created_at, Key.id)))
+
+    def get(self, project_id: str, key_id: str) -> Key:
+        """Raises: NotFoundError, also for a revoked one."""
+        with self._state.reading() as session:
+            return _get(session, project_id, key_id)
+
+    def update(
+        self,
+        project_id: str,
+        key_id: str,
+        *,
+        name: str | None = None,
+        role: Role | None = None,
+        limits: Limits | None = None,
+    ) -> Key:
+        """Changes what is given. Raises: NotFoundError, InvalidInputError."""
+        with self._state.session() as session:
+            key = _get(session, project_id, key_id)
+            key.name, key.role = name or key.name, role or key.role
+            refuse_wrong(key.name, key.role, None, limits or NO_LIMITS, None)
+            for column, value in (asdict(limits) if limits else {}).items():
+                setattr(key, column, value)
+            return key
+
+    def rotate(self, project_id: str, key_id: str, *, overlap_seconds: int = OVERLAP_SECONDS) -> NewKey:
+        """A new secret for the same key. The old one opens for so long, then never again; one of an earlier
+        rotation that was still open is closed at once.
+
+        Raises: NotFoundError, InvalidInputError.
+        """
+        if not 0 <= overlap_seconds <= LONGEST_OVERLAP_SECONDS:
+            raise InvalidInputError(
+                f"overlap_seconds = {overlap_seconds}: expected 0 to {LONGEST_OVERLAP_SECONDS}",
+                param="overlap_seconds",
+            )
+        secret = _new_secret()
+        with self._state.session() as session:
+            key = _get(session, project_id, key_id)
+            key.previous_sha256 = key.secret_sha256 if overlap_seconds else None
+            key.previous_expires_at = now() + overlap_seconds if overlap_seconds else None
+            key.secret_sha256, key.redacted = hash_of(secret.encode()), _redacted(secret)
+        return NewKey(key, secret)
 
     def revoke(self, project_id: str, key_id: str) -> None:
+        """At once and for good, with the secret of before a rotation. Raises: NotFoundError."""
         with self._state.session() as session:
             key = session.get(Key, key_id)
             if key is None or key.project_id != project_id:
-                raise NotFoundError(f"there is no key {key_id!r}", hint="local-llm keys list")
+                raise _not_found(key_id)
             key.revoked_at = key.revoked_at or now()
 
     def any_created(self) -> bool:
         """Whether a key was ever created, revoked ones included: such a box never opens again without one."""
         with self._state.reading() as session:
-            return session.scalar(select(func.count()).select_from(Key)) != 0
+            return session.scalars(select(Key.id).limit(1)).first() is not None
 
     def authenticate(self, secret: str) -> Caller:
         """The holder of a key.
 
-        Raises: AuthenticationError if it is unknown, revoked or expired: all told alike.
+        Raises: AuthenticationError if it is unknown, revoked, expired or of an archived project: all told alike.
         """
+        found = self.admission(hash_of(secret.encode(errors="surrogateescape")))
+        if found is None or (found.until is not None and found.until <= now()):
+            raise incorrect_key()
+        return found.caller
+
+    def admission(self, secret_sha256: str) -> Admission | None:
+        """Whom a secret of this hash stands for by what the database says now; the clock is the caller's to ask."""
         with self._state.reading() as session:
-            key = session.scalars(select(Key).where(Key.secret_sha256 == _hash(secret))).first()
-        if key is None or key.revoked_at is not None or (key.expires_at or now() + 1) <= now():
-            raise AuthenticationError(
-                "Incorrect API key provided.", hint="an administrator makes keys with: local-llm keys create NAME"
-            )
-        return Caller(key.project_id, key.role, tuple(key.principals), key.id)  # type: ignore[arg-type]
+            query = select(Key, Project).join(Project, Project.id == Key.project_id)
+            either = or_(Key.secret_sha256 == secret_sha256, Key.previous_sha256 == secret_sha256)
+            found = session.execute(query.where(either)).first()
+        if found is None or found.Key.revoked_at is not None or found.Project.archived_at is not None:
+            return None
+        key = found.Key
+        ends = [key.expires_at, None if key.secret_sha256 == secret_sha256 else key.previous_expires_at]
+        return Admission(_caller(key, found.Project), min((end for end in ends if end is not None), default=None))
+
+    def note_used(self, times: Mapping[str, int]) -> None:
+        """When keys were last used, by their ids."""
+        with self._state.session() as session:
+            for key_id, time in times.items():
+                key = session.get(Key, key_id)
+                if key is not None:
+                    key.last_used_at = max(time, key.last_used_at or 0)
 
     def holder(self, key_id: str) -> Caller:
         """The holder of a key by its id, for work that goes on after its request was answered.
 
-        Raises: AuthenticationError if it is unknown, revoked or expired by now.
+        Raises: AuthenticationError if it is unknown, revoked or expired by now, or its project is archived.
         """
         with self._state.reading() as session:
-            key = session.get(Key, key_id)
-        if key is None or key.revoked_at is not None or (key.expires_at or now() + 1) <= now():
-            raise AuthenticationError(f"the key {key_id} was revoked or has expired", hint="local-llm keys list")
-        return Caller(key.project_id, key.role, tuple(key.principals), key.id)  # type: ignore[arg-type]
+            query = select(Key, Project).join(Project, Project.id == Key.project_id).where(Key.id == key_id)
+            found = session.execute(query).first()
+        if found is None or found.Key.revoked_at is not None or found.Project.archived_at is not None:
+            raise AuthenticationError(f"the key {key_id} was revoked", hint="local-llm keys list")
+        if found.Key.expires_at is not None and found.Key.expires_at <= now():
+            raise AuthenticationError(f"the key {key_id} has expired", hint="local-llm keys list")
+        return _caller(found.Key, found.Project)
 
 
-def _hash(secret: str) -> str:
+def hash_of(secret: bytes) -> str:
     # Keys hold 256 random bits: a plain hash cannot be searched, a slow one would cost every request.
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return hashlib.sha256(secret).hexdigest()
+
+
+def incorrect_key() -> AuthenticationError:
+    return AuthenticationError(
+        "Incorrect API key provided.", hint="an administrator makes keys with: local-llm keys create NAME"
+    )
+
+
+def keeps_of(project: Project) -> Keeps:
+    return Keeps(project.log_content, project.store_chats)
+
+
+def limits_of(key: Key) -> Limits:
+    return Limits(key.requests_per_minute, key.tokens_per_minute, key.tokens_per_day)
+
+
+def _caller(key: Key, project: Project) -> Caller:
+    return Caller(
+        project_id=key.project_id,
+        role=key.role,  # type: ignore[arg-type]  # only create() and update() write it
+        principals=tuple(key.principals),
+        key_id=key.id,
+        models=None if key.models is None else tuple(key.models),
+        collections=None if key.collections is None else tuple(key.collections),
+        limits=limits_of(key),
+        keeps=keeps_of(project),
+    )
+
+
+def _new_secret() -> str:
+    return PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+
+
+def _redacted(secret: str) -> str:
+    return f"{PREFIX if secret.startswith(PREFIX) else ''}…{secret[-4:]}"
+
+
+def _get(session: Session, project_id: str, key_id: str) -> Key:
+    key = session.get(Key, key_id)
+    if key is None or key.project_id != project_id or key.revoked_at is not None:
+        raise _not_found(key_id)
+    return key
+
+
+def _not_found(key_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no key {key_id!r:.80}", hint="local-llm keys list", param="key_id")

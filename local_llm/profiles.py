@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from sqlalchemy import delete, select
 
-from local_llm.errors import InvalidInputError, NotFoundError
+from local_llm.errors import ForbiddenError, InvalidInputError, NotFoundError
 from local_llm.identifiers import is_name, new_id, now
 from local_llm.permissions import Caller
 from local_llm.state import Adapter, Collection, ProfileRow, State
@@ -48,8 +48,9 @@ class ProfileStore:
     def set(self, caller: Caller, profile: Profile) -> Profile:
         """Makes or replaces a profile. `profile.collection` may be a collection's id or name.
 
-        Raises: InvalidInputError, NotFoundError.
+        Raises: InvalidInputError, NotFoundError, ForbiddenError.
         """
+        _refuse_scoped(caller)
         _refuse_contradictions(profile)
         collection_id = self._collection_id(caller, profile)
         self._require_model(caller, profile)
@@ -73,15 +74,17 @@ class ProfileStore:
     def list(self, caller: Caller) -> list[Profile]:
         with self._state.reading() as session:
             query = select(ProfileRow).where(ProfileRow.project_id == caller.project_id).order_by(ProfileRow.name)
-            return [_from_row(row) for row in session.scalars(query)]
+            return [_from_row(row) for row in session.scalars(query) if _is_reached(caller, row)]
 
     def find(self, caller: Caller, name: str) -> Profile | None:
         with self._state.reading() as session:
             query = select(ProfileRow).where(ProfileRow.project_id == caller.project_id, ProfileRow.name == name)
             row = session.scalars(query).first()
-        return _from_row(row) if row else None
+        return _from_row(row) if row and _is_reached(caller, row) else None
 
     def remove(self, caller: Caller, name: str) -> None:
+        """Raises: NotFoundError, ForbiddenError."""
+        _refuse_scoped(caller)
         with self._state.session() as session:
             removed = session.scalars(_same_name(caller, name).returning(ProfileRow.id)).all()
         if not removed:
@@ -130,6 +133,17 @@ def _refuse_contradictions(profile: Profile) -> None:
         problems.append(f"k = {profile.k}: expected 1 to {MAX_K}")
     if problems:
         raise InvalidInputError(f"profile {profile.name!r}: {'; '.join(problems)}", param="profile")
+
+
+def _is_reached(caller: Caller, row: ProfileRow) -> bool:
+    """A profile is a name of its own: a key may name it without reaching the model behind it by that one's name."""
+    return caller.may_name(row.name) and caller.may_reach(row.collection_id)
+
+
+def _refuse_scoped(caller: Caller) -> None:
+    """It could replace a profile that it does not see, or have one of its own lead to what it may not name."""
+    if caller.is_scoped:
+        raise ForbiddenError("this key reaches certain models or collections only, and may not change profiles")
 
 
 def _same_name(caller: Caller, name: str):  # type: ignore[no-untyped-def]  # SQLAlchemy's own type is long

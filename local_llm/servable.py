@@ -108,8 +108,13 @@ def _feature_reasons(config: dict[str, Any]) -> list[str]:
     return reasons
 
 
+def ranks_of(config: dict[str, Any]) -> list[Any]:
+    """The rank of an adapter and those of the modules that have one of their own."""
+    return [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+
+
 def _rank_reasons(config: dict[str, Any], max_rank: int) -> list[str]:
-    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+    ranks = ranks_of(config)
     wrong = [rank for rank in ranks if type(rank) is not int or rank < 1]
     if wrong:
         return [f"its rank is {wrong[0]!r}; expected a whole number above 0"]

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from local_llm.engine_settings import EngineSettings
 from local_llm.errors import SettingsError
 from local_llm.home import Home
+from local_llm.section import Section
 
 PREFIX = "LOCAL_LLM_"
 # Variables of the same prefix that are read elsewhere: by the installer, and here, before any setting.
@@ -43,21 +45,24 @@ OverLong = Literal["refuse", "cut"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class ServerSettings(Section):
     """[server]: the address clients talk to."""
 
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs a key.")
     port: Port = Field(8000, description="Port to listen on; 0 lets the system choose one.")
     first_key_file: Path | None = Field(
-        None, description="File holding an API key; becomes the first admin key when there is none yet."
+        None, description="File holding an API key; becomes the first key, an owner's, when there is none yet."
     )
     max_upload_bytes: int = Field(512 * 1024**2, gt=0, description="Largest file accepted by /v1/files.")
     project_quota_bytes: int = Field(
         100 * 1024**3, gt=0, description="Space for the uploaded files of one project; equal files count once."
+    )
+    audit_days: int = Field(365, ge=0, description="How long entries of the audit log are kept; 0: for ever.")
+    usage_days: int = Field(
+        730, ge=0, description="How long what keys used is kept, minute by minute; 0: for ever."
+    )
+    response_days: int = Field(
+        30, ge=0, description="How long stored responses are kept after their last use; 0: for ever."
     )
     max_body_bytes: int = Field(16 * 1024**2, gt=0, description="Largest body of any other request.")
     request_timeout_seconds: float = Field(600, gt=0, description="Longest time one answer may take.")
@@ -70,27 +75,6 @@ class ServerSettings(Section):
     max_waiting_requests: int = Field(
         1024, ge=0, description="Questions that may wait; more are refused with 429 and when to come back."
     )
-    store_chats: bool = Field(
-        False, description="Keep the chats that ask for it (`store`), to be rated and trained on."
-    )
-
-
-class EngineSettings(Section):
-    """[engine]: vLLM. Its own options are documented with vLLM; `arguments` reaches all of them."""
-
-    model: str = Field("SmolLM2-135M-Instruct", description="Name of the base model in the model store.")
-    max_model_tokens: int = Field(4096, gt=0, description="Longest prompt plus answer, in tokens.")
-    kv_cache_gib: int = Field(2, gt=0, description="Memory for the key-value cache on a CPU, in GiB.")
-    gpu_memory_share: float = Field(0.85, gt=0, le=1, description="Share of the GPU's memory the engine may take.")
-    max_loras: int = Field(4, gt=0, description="Different adapters that one batch may use.")
-    max_cpu_loras: int = Field(32, gt=0, description="Adapters kept in memory, ready for use.")
-    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
-        16,
-        description="Largest adapter rank served. vLLM pads every adapter to it: a high one costs speed.",
-    )
-    start_timeout_seconds: float = Field(900, gt=0, description="Longest time a start may take.")
-    arguments: list[str] = Field(default_factory=list, description="More command-line arguments for vLLM.")
-    environment: dict[str, str] = Field(default_factory=dict, description="More environment variables for vLLM.")
 
 
 class IndexSettings(Section):
@@ -110,6 +94,11 @@ class IndexSettings(Section):
     parse_timeout_seconds: float = Field(120, gt=0, description="Longest time one document may take to parse.")
     structure: Literal["auto", "exact", "ivf"] = Field(
         "auto", description="How vectors are searched; `auto`: by their number and the device."
+    )
+    project_quota_bytes: int = Field(
+        100 * 1024**3,
+        gt=0,
+        description="Space for the collections of one project: once they take it, nothing is added to them.",
     )
     target_recall: float = Field(
         0.95, gt=0, le=1, description="Share of the ten nearest that approximate search has to find."
@@ -177,8 +166,27 @@ class GPUSettings(Section):
     training_memory_share: float = Field(
         0.35, gt=0, lt=1, description="With `split`: training's share, taken from engine.gpu_memory_share."
     )
+    encoder_memory_gib: float = Field(
+        2.0,
+        ge=0,
+        description=(
+            "Memory left to the index server where it computes on the engine's GPU (index.device): the encoder and "
+            "its batches, and vectors held there."
+        ),
+    )
     engine_devices: str = Field("", description="With `separate`: CUDA_VISIBLE_DEVICES of the engine.")
     training_devices: str = Field("", description="With `separate`: CUDA_VISIBLE_DEVICES of training.")
+
+
+class LogSettings(Section):
+    """[logs]: the logs of the processes, in the folder `logs`."""
+
+    max_bytes: int = Field(
+        32 * 1024**2,
+        ge=64 * 1024,
+        description="A log that grows beyond is moved to NAME.log.1, and that to NAME.log.2.",
+    )
+    keep: int = Field(5, ge=1, description="So many of those are kept for each process.")
 
 
 class CostSettings(Section):
@@ -212,6 +220,7 @@ class Settings(Section):
     index: IndexSettings = IndexSettings()  # type: ignore[call-arg]
     training: TrainingSettings = TrainingSettings()  # type: ignore[call-arg]
     gpu: GPUSettings = GPUSettings()  # type: ignore[call-arg]
+    logs: LogSettings = LogSettings()  # type: ignore[call-arg]
     cost: CostSettings = CostSettings()  # type: ignore[call-arg]
 
     @field_validator("home")
@@ -296,4 +305,5 @@ def _explain(detail: ErrorDetails) -> str:
     name = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         return f"{name}: there is no such setting"
-    return f"{name} = {detail['input']!r}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{name} = {detail['input']!r}: {message[:1].lower()}{message[1:]}"

@@ -1,10 +1,11 @@
-"""The state database: projects, keys, files, jobs, adapters, collections, profiles, ledger, audit.
+"""The state database: projects, keys, files, jobs, adapters, collections, profiles, ledger, audit, usage.
 
 Small and durable: SQLite in WAL mode with synchronous=FULL, so that a committed row survives a power cut.
 Documents and passages are not here: each collection has a database of its own (index/).
 """
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,15 @@ from typing import Any, ClassVar
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, UniqueConstraint, create_engine, event, select
+from sqlalchemy.dialects.postgresql import Insert as PostgreSQLInsert
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import Insert as SQLiteInsert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
+from local_llm.commit_watch import CommitWatch
 from local_llm.home import Home
-from local_llm.identifiers import new_id, now
+from local_llm.identifiers import new_ordered_id, now
 from local_llm.locks import exclusive_lock
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -27,6 +33,7 @@ class Row(DeclarativeBase):
     type_annotation_map: ClassVar = {
         dict[str, Any]: JSON(none_as_null=True),
         list[str]: JSON(none_as_null=True),
+        list[dict[str, Any]]: JSON(none_as_null=True),
         # SQLite numbers rows by itself only in a column declared INTEGER, which holds 64 bits there.
         int: BigInteger().with_variant(Integer(), "sqlite"),
     }
@@ -40,26 +47,48 @@ class Project(Row):
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[int]
     archived_at: Mapped[int | None]
+    log_content: Mapped[bool] = mapped_column(default=False)  # questions and answers go into the audit log
+    store_chats: Mapped[bool] = mapped_column(default=False)  # chats with store=true are kept
+    # None: server.project_quota_bytes and index.project_quota_bytes.
+    file_quota_bytes: Mapped[int | None]
+    collection_quota_bytes: Mapped[int | None]
+    store_responses: Mapped[bool] = mapped_column(default=True)  # those of /v1/responses are kept
 
 
 class Key(Row):
-    """An API key. `principals` are what its holder counts as when a document names who may see it."""
+    """An API key. `principals` are what its holder counts as when a document names who may see it.
+
+    `models` and `collections` are all it may name; None: all of its project. Limits that are None do not limit.
+    After a rotation the `previous` secret opens too, until its time is over.
+    """
 
     __tablename__ = "keys"
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str]
-    role: Mapped[str]  # "admin" or "member"
+    account_id: Mapped[str]  # the service account whose keys may be several
+    role: Mapped[str]  # "owner", "admin" or "member"
     principals: Mapped[list[str]]
     secret_sha256: Mapped[str] = mapped_column(unique=True)
     redacted: Mapped[str]
     created_at: Mapped[int]
     expires_at: Mapped[int | None]
     revoked_at: Mapped[int | None]
+    models: Mapped[list[str] | None]
+    collections: Mapped[list[str] | None]  # ids
+    requests_per_minute: Mapped[int | None]
+    tokens_per_minute: Mapped[int | None]
+    tokens_per_day: Mapped[int | None]
+    last_used_at: Mapped[int | None]  # noted once a minute at most
+    previous_sha256: Mapped[str | None] = mapped_column(index=True)
+    previous_expires_at: Mapped[int | None]
 
 
 class File(Row):
-    """An upload. `allow` lists principals as a document's does; None: everyone in the project."""
+    """An upload. `allow` lists principals as a document's does; None: everyone in the project.
+
+    `key_id`: whose upload it is. A key that reaches only some collections sees its own uploads only.
+    """
 
     __tablename__ = "files"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -69,6 +98,7 @@ class File(Row):
     bytes: Mapped[int]
     sha256: Mapped[str]
     allow: Mapped[list[str] | None]
+    key_id: Mapped[str | None]
     created_at: Mapped[int]
 
 
@@ -180,6 +210,23 @@ class ProfileRow(Row):
     __table_args__ = (UniqueConstraint("project_id", "name"),)
 
 
+class ResponseRow(Row):
+    """An answer of /v1/responses that its client may come back to. It holds what the asker might read then.
+
+    `input_items` are those that came with its own request: what was said before hangs on `previous_id`.
+    """
+
+    __tablename__ = "responses"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    key_id: Mapped[str | None]
+    created_at: Mapped[int]
+    used_at: Mapped[int]  # when the conversation that it is part of last went on
+    previous_id: Mapped[str | None]
+    response: Mapped[dict[str, Any]]
+    input_items: Mapped[list[dict[str, Any]]]
+
+
 class LedgerEntry(Row):
     """A measured fact and the hardware it was measured on."""
 
@@ -193,6 +240,8 @@ class LedgerEntry(Row):
 
 
 class AuditEntry(Row):
+    """Who did what. `project_id` is the project that it happened in or to."""
+
     __tablename__ = "audit"
     sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(unique=True)
@@ -202,6 +251,22 @@ class AuditEntry(Row):
     action: Mapped[str]
     object_id: Mapped[str | None]
     detail: Mapped[dict[str, Any]]
+
+
+class UsageRow(Row):
+    """What a key used of a model in a minute. `minute` is its first second; `key_id` is empty without keys."""
+
+    __tablename__ = "usage"
+    minute: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    requests: Mapped[int]
+    input_tokens: Mapped[int]
+    cached_tokens: Mapped[int]  # of the input tokens
+    output_tokens: Mapped[int]
+    passages: Mapped[int]  # retrieved
 
 
 class BatchRow(Row):
@@ -266,6 +331,9 @@ Index("chats_by_project", ChatRow.project_id, ChatRow.sequence)
 Index("jobs_by_status", Job.status, Job.created_at)
 Index("jobs_by_idempotency_key", Job.project_id, Job.idempotency_key, unique=True)
 Index("files_by_project", File.project_id, File.created_at)
+Index("usage_by_key", UsageRow.key_id, UsageRow.minute)
+Index("audit_by_time", AuditEntry.created_at)
+Index("responses_by_use", ResponseRow.used_at)
 
 
 class State:
@@ -278,6 +346,7 @@ class State:
             event.listen(self._engine, "begin", _begin)
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
         self._readers = sessionmaker(self._engine.execution_options(reading=True), expire_on_commit=False)
+        self._watch = CommitWatch(self._engine.url.database) if self._engine.dialect.name == "sqlite" else None
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -296,7 +365,22 @@ class State:
         with self.reading() as session:
             return session.scalars(select(Project.id).where(Project.name == LOCAL_PROJECT)).one()
 
+    def version(self) -> int:
+        """A number that is another one after any commit, of this process or another: what was read before may be
+        kept for as long as it stays the same. Costs microseconds; any thread may ask.
+
+        Only SQLite can tell cheaply. On other databases no two answers are equal, so nothing is kept.
+        """
+        return time.monotonic_ns() if self._watch is None else self._watch.version()
+
+    def upsert(self, table: type[Row]) -> SQLiteInsert | PostgreSQLInsert:
+        """An INSERT that knows ON CONFLICT DO UPDATE, as both databases have it."""
+        insert = sqlite_insert if self._engine.dialect.name == "sqlite" else postgresql_insert
+        return insert(table)
+
     def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
         self._engine.dispose()
 
 
@@ -324,7 +408,7 @@ def _migrate(state: State, url: str) -> None:
 def _ensure_local_project(state: State) -> None:
     with state.session() as session:
         if session.scalars(select(Project.id).limit(1)).first() is None:
-            session.add(Project(id=new_id("proj_"), name=LOCAL_PROJECT, created_at=now(), archived_at=None))
+            session.add(Project(id=new_ordered_id("proj_"), name=LOCAL_PROJECT, created_at=now(), archived_at=None))
 
 
 def _dump_json(value: Any) -> str:

@@ -77,6 +77,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=60, help="a phase of one system may take; then it is skipped"
     )
+    parser.add_argument(
+        "--workloads",
+        nargs="+",
+        choices=[workload.name for workload in dataset.WORKLOADS],
+        default=(),
+        metavar="WORKLOAD",
+        help="tune for these only, where a filter takes a system seconds a question; default: all",
+    )
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     parser.add_argument("--sentences", type=int, help="encode only the first so many: for a quick trial")
     return parser.parse_args()
@@ -130,6 +138,7 @@ class Bench:
             *self._python(name), "-m", "index_bench.measure", kind, name, "--data", self.data,
             "--store", self._store(name), "--result", result, "--tuned", result.with_name("tune.json"),
             "--target", self.options.target, "--seconds", self.options.seconds, "--core", self.options.core,
+            "--workloads", *self.options.workloads,
         ]  # fmt: skip
         child = subprocess.Popen([str(word) for word in line], env=self._environment(name), stdout=sys.stderr)
         try:

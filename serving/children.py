@@ -6,8 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from local_llm import processes
 from local_llm.device import EngineTurn
+from local_llm.errors import LocalLLMError
+from serving.health_watch import HealthWatch
+from serving.log_rotation import LogRotation
 
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
@@ -24,11 +29,12 @@ class Child:
     """One supervised process: what to run, and how its last run went."""
 
     name: str
-    command: Sequence[str]
+    command: Sequence[str] | Callable[[], Sequence[str]]  # the latter: as it has to be at each start
     environment: Mapping[str, str]
     log: Path
     pass_fds: Sequence[int] = ()
     socket: Path | None = None  # its own, which it does not remove when it ends and cannot bind while it is there
+    health: HealthWatch | None = None  # where being alive is not enough
     turn: EngineTurn | None = None  # where it shares its device with training by turns
     grace_seconds: float = GRACE_SECONDS
     process: subprocess.Popen[bytes] | None = None
@@ -40,18 +46,37 @@ class Child:
     held_off: bool = False  # it is training's turn
 
     def start(self, records: Path) -> None:
+        command = self.command() if callable(self.command) else self.command
         if self.socket is not None:
             self.socket.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = processes.start_child(
                 self.name,
-                self.command,
+                command,
                 environment=self.environment,
                 log=log,
                 records=records,
                 pass_fds=(*self.pass_fds, *(self.turn.descriptors if self.turn else ())),
             )
         self.started_at = time.monotonic()
+        if self.health is not None:
+            self.health.begin()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers, as far as anyone asks."""
+        return self.process is not None and (self.health is None or self.health.ready)
+
+    def hangs(self) -> str | None:
+        """Why a process that runs has to be ended; None if it need not, or was told to stop already."""
+        if self.health is None or self.process is None or self.killed_at is not None:
+            return None
+        return self.health.look()
+
+    def kill(self) -> None:
+        """Ends its whole group, as a crash would."""
+        if self.process is not None:
+            processes.kill_group(self.process.pid)
 
     def ask_to_stop(self) -> None:
         """SIGTERM, and SIGKILL once the grace is over: note_ending() sees to that, so that nobody waits here."""
@@ -94,13 +119,14 @@ class Child:
 class Children:
     """All of them. `look` does what is to be done now and never waits for long; `end` ends them all."""
 
-    def __init__(self, children: Sequence[Child], records: Path, talk: Talk):
+    def __init__(self, children: Sequence[Child], records: Path, talk: Talk, rotation: LogRotation):
         self._children = children
+        self._rotation = rotation
         self._records = records
         self._talk = talk
 
-    def __getitem__(self, name: str) -> Child:
-        return next(child for child in self._children if child.name == name)
+    def find(self, name: str) -> Child | None:
+        return next((child for child in self._children if child.name == name), None)
 
     def look(self) -> list[Child]:
         """Starts what should run and stops what should not; returns those that ended by themselves."""
@@ -119,7 +145,12 @@ class Children:
             record.unlink()
 
     def _care_for(self, child: Child) -> bool:
-        """Whether it has just ended by itself."""
+        """Whether it has just ended by itself, or hung and was ended."""
+        self._rotation.look(child.log)
+        reason = child.hangs()
+        if reason is not None:
+            self._talk(f"{child.name}: {reason}; ending it")
+            child.kill()
         code = child.note_ending()
         if code is not None:
             self._talk(
@@ -131,9 +162,11 @@ class Children:
         return code is not None
 
     def _start(self, child: Child) -> None:
+        self._rotation.start(child.log)
         try:
             child.start(self._records)
-        except OSError as error:  # the disk is full, or too many processes run: that may pass
+        except (OSError, LocalLLMError, SQLAlchemyError) as error:
+            # The disk is full, too many processes run, or the database is held: that may pass.
             child.delay()
             self._talk(f"{child.name} cannot be started: {error}; trying again in {child.pause_seconds:.0f} s")
 
@@ -166,4 +199,5 @@ def _tail(log: Path) -> list[str]:
         return []
     with log.open("rb") as handle:
         handle.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
-        return [line for line in handle.read().decode(errors="replace").splitlines() if line.strip()]
+        text = handle.read().decode(errors="replace").replace("\0", "")  # of a hole that rotation left
+    return [line for line in text.splitlines() if line.strip()]

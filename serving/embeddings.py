@@ -40,7 +40,12 @@ async def embed(services: Services, caller: Caller, body: dict[str, Any]) -> byt
     """
     asked = read(CreateEmbeddings, body)
     model = services.settings.embedding_aliases.get(asked.model, asked.model)
+    if not caller.may_name(asked.model, model):
+        raise ModelNotFoundError(
+            f"The model `{asked.model:.160}` does not exist or you do not have access to it.", param="model"
+        )
     found = await services.index.embed(caller, inputs_of(asked.input), model=model, kind=asked.input_type)
+    services.usage.count(caller, model, "embeddings", input_tokens=found.tokens)
     dimension = len(found.vectors[0])
     if asked.dimensions not in (None, dimension):
         raise InvalidInputError(
@@ -50,11 +55,11 @@ async def embed(services: Services, caller: Caller, body: dict[str, Any]) -> byt
     return dump_json(_as_json(found, asked.encoding_format))
 
 
-def refuse_unknown_encoder(services: Services, name: str) -> None:
+def refuse_unknown_encoder(services: Services, caller: Caller, name: str) -> None:
     """Raises: ModelNotFoundError."""
     model = services.settings.embedding_aliases.get(name, name)
     found = ModelStore(services.settings.place.models).find(model)
-    if found is None or found.manifest.kind != "encoder":
+    if found is None or found.manifest.kind != "encoder" or not caller.may_name(name, model):
         raise ModelNotFoundError(f"there is no encoder {model!r:.80}", hint="local-llm models list", param="model")
 
 

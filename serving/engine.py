@@ -4,49 +4,130 @@ import sys
 from pathlib import Path
 
 from local_llm import device, offline
-from local_llm.errors import InsufficientMemoryError
-from local_llm.hardware import available_memory_gib, gpu_name
+from local_llm.adapters import Published
+from local_llm.engine_settings import VLLM_LORA_RANKS, EngineSettings
+from local_llm.errors import InsufficientMemoryError, SettingsError
+from local_llm.hardware import available_memory_gib, gpu_memory_gib, gpu_name
 from local_llm.models import Model
-from local_llm.settings import EngineSettings, Settings
+from local_llm.settings import Settings
+from serving.engine_arguments import Option, merged, refuse_ours
 
 # vLLM's own server by its module: the distribution of the CPU build is not named `vllm`, and the `vllm`
 # command asks for the version of a distribution of that name.
 MODULE = "vllm.entrypoints.launchers.api_server.entry"
 
+NOTHING = Published()
+
 # Three processes each import torch and transformers; seen with vLLM 0.32.0: 2.3 GiB together.
 OVERHEAD_GIB = 2.5
+
+# vLLM takes memory for every slot, used or not: 4 let a few teams share a batch, and 8 of rank 64 take 2.4 GiB on a
+# 7B model (all linear layers: 160 million numbers of two bytes each).
+FEWEST_LORAS, MOST_LORAS = 4, 8
+# vLLM's own default, and training's.
+SMALLEST_LORA_RANK = 16
+
+# Longer than the gateway keeps an idle connection (aiohttp: 15 s). vLLM's own 5 s would have it close some just as
+# they are used again, which is a failed request.
+KEEP_ALIVE_SECONDS = 60
 
 # What a stopping engine has to finish its answers; it must be gone before the supervisor's patience is.
 DRAIN_SECONDS = 10
 
 
-def command(settings: Settings, model: Model, socket: Path) -> list[str]:
-    engine = settings.engine
-    line = [
-        *(sys.executable, "-m", MODULE),
-        *("--model", str(model.path)),
-        *("--served-model-name", model.name),
-        *("--uds", str(socket)),
-        *("--max-model-len", str(engine.max_model_tokens)),
-        "--enable-lora",
-        *("--max-loras", str(engine.max_loras)),
-        *("--max-cpu-loras", str(max(engine.max_cpu_loras, engine.max_loras))),
-        *("--max-lora-rank", str(engine.max_lora_rank)),
-        "--enable-prompt-tokens-details",
-        *("--scheduling-policy", "priority"),  # batches wait for whoever waits for an answer
-        "--disable-uvicorn-access-log",
-        # An image's address would let a client reach into the inner network: no host is allowed.
-        *("--allowed-media-domains", "none.invalid"),
+def command(settings: Settings, model: Model, socket: Path, published: Published = NOTHING) -> list[str]:
+    """`published` is what there is to serve when it starts. What the user gives in engine.arguments wins."""
+    derived = [
+        *_identity(settings.engine, model, socket),
+        *_adapters(settings.engine, published),
+        *_size(settings),
+        *_speech(settings.engine),
     ]
+    return [sys.executable, "-m", MODULE, *merged(derived, settings.engine.arguments)]
+
+
+def require_sound(settings: EngineSettings) -> None:
+    """Raises: SettingsError for what vLLM would only tell in its log, or not at all."""
+    refuse_ours(settings.arguments)
+    if settings.chat_template is not None and not settings.chat_template.is_file():
+        raise SettingsError(
+            f"engine.chat_template: there is no file {settings.chat_template}", hint="name a Jinja template"
+        )
+
+
+def _identity(engine: EngineSettings, model: Model, socket: Path) -> list[Option]:
+    return [
+        ("--model", str(model.path)),
+        ("--served-model-name", model.name),
+        ("--uds", str(socket)),
+        ("--max-model-len", str(engine.max_model_tokens)),
+        ("--enable-prompt-tokens-details",),
+        ("--scheduling-policy", "priority"),  # batches wait for whoever waits for an answer
+        ("--disable-uvicorn-access-log",),
+        # An image's address would let a client reach into the inner network: no host is allowed.
+        ("--allowed-media-domains", "none.invalid"),
+    ]
+
+
+def _adapters(engine: EngineSettings, published: Published) -> list[Option]:
+    loras = max_loras(engine, published)
+    return [
+        ("--enable-lora",),
+        ("--max-loras", str(loras)),
+        # vLLM refuses fewer than max_loras.
+        ("--max-cpu-loras", str(max(engine.max_cpu_loras, loras))),
+        ("--max-lora-rank", str(max_lora_rank(engine, published))),
+    ]
+
+
+def max_loras(engine: EngineSettings, published: Published) -> int:
+    """Slots take memory whether they are used or not; adapters beyond them wait for each other."""
+    if engine.max_loras != "auto":
+        return engine.max_loras
+    return min(max(published.count, FEWEST_LORAS), MOST_LORAS)
+
+
+def max_lora_rank(engine: EngineSettings, published: Published) -> int:
+    """The smallest rank vLLM allows that holds every published adapter, and no less than training's default."""
+    if engine.max_lora_rank != "auto":
+        return engine.max_lora_rank
+    wanted = max(published.largest_rank, SMALLEST_LORA_RANK)
+    return next((rank for rank in VLLM_LORA_RANKS if rank >= wanted), VLLM_LORA_RANKS[-1])
+
+
+def _size(settings: Settings) -> list[Option]:
+    """How much it takes of the device, and how fast it goes there."""
+    engine, options = settings.engine, list[Option]()
+    if engine.max_num_seqs is not None:
+        options.append(("--max-num-seqs", str(engine.max_num_seqs)))
+    if engine.gpus > 1:
+        options.append(("--tensor-parallel-size", str(engine.gpus)))
+    if engine.dtype != "auto":
+        options.append(("--dtype", engine.dtype))
+    if engine.quantization is not None:
+        options.append(("--quantization", engine.quantization))
     if settings.gpu.sharing == "stop":
         # Answers begun when a job comes are finished; without it they would be broken off.
-        line += ["--shutdown-timeout", str(DRAIN_SECONDS)]
+        options.append(("--shutdown-timeout", str(DRAIN_SECONDS)))
     if gpu_name():
-        line += ["--gpu-memory-utilization", str(device.engine_memory_share(settings))]
+        share = device.engine_memory_share(settings, gpu_memory_gib())
+        options.append(("--gpu-memory-utilization", str(share)))
     else:
         # Compiling takes longer than it saves on a small model without Triton.
-        line += ["--enforce-eager"]
-    return [*line, *engine.arguments]
+        options.append(("--enforce-eager",))
+    return options
+
+
+def _speech(engine: EngineSettings) -> list[Option]:
+    """How chats become prompts, and answers become messages."""
+    options = list[Option]()
+    if engine.chat_template is not None:
+        options.append(("--chat-template", str(engine.chat_template)))
+    if engine.tool_parser is not None:
+        options += [("--enable-auto-tool-choice",), ("--tool-call-parser", engine.tool_parser)]
+    if engine.reasoning_parser is not None:
+        options.append(("--reasoning-parser", engine.reasoning_parser))
+    return options
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -56,6 +137,7 @@ def environment(settings: Settings) -> dict[str, str]:
         **device.engine_environment(settings),
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_CPU_KVCACHE_SPACE": str(settings.engine.kv_cache_gib),
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_SECONDS),
         **settings.engine.environment,
     }
 

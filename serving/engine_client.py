@@ -1,119 +1,186 @@
-"""The gateway's side of vLLM: requests over the engine's Unix socket, adapters made known on first use."""
+"""The gateway's side of one engine: requests over its Unix socket or its URL, adapters made known on first use."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from local_llm.errors import LocalLLMError, UnavailableError
+from local_llm.state import Adapter
 from serving.bodies import dump_json
+from serving.loaded_adapters import LoadedAdapters
+from serving.whereabouts import Whereabouts
 
 # A started engine answers /health at once; one that imports its libraries does not answer at all.
 HEALTH_TIMEOUT_SECONDS = 2.0
-ADAPTER_TIMEOUT_SECONDS = 120.0
-UNLOAD_TIMEOUT_SECONDS = 10.0
+
+JSON = {"content-type": "application/json"}
+
+Verify = Callable[[Adapter], Path]
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """`job`: the one for which the engine is stopped. `each`: of several engines, in the order of engine.urls."""
+
+    up: bool
+    job: str | None = None
+    retry_after_seconds: int = UnavailableError.retry_after_seconds
+    each: tuple[bool, ...] = ()
 
 
 class EngineClient:
     """One engine. Call `close` when done."""
 
-    def __init__(self, socket: Path, timeout_seconds: float, training_job: Callable[[], str | None]):
-        """`training_job` tells for which job, as "job ftjob-…", the engine is stopped; None: for none."""
-        self._training_job = training_job
+    def __init__(self, where: Whereabouts, verify: Verify):
+        """`verify` returns the folder of an adapter whose files are the published ones."""
+        self._where = where
         self._session = aiohttp.ClientSession(
-            base_url="http://engine",
-            connector=aiohttp.UnixConnector(path=str(socket), limit=0),
-            timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+            connector=where.connector,
+            timeout=where.timeout,
+            headers=where.headers,
             auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),  # what a proxy says to one client is not for the next
         )
-        self._known_adapters: set[str] = set()
-        self._loading = asyncio.Lock()
+        self._adapters = LoadedAdapters(self, verify, where.adapter_path)
 
     async def close(self) -> None:
         await self._session.close()
 
+    async def status(self) -> EngineStatus:
+        up = await self.ready()
+        return EngineStatus(up) if up else EngineStatus(False, self._where.job(), self._where.retry_after_seconds())
+
     async def ready(self) -> bool:
         timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_SECONDS)
         try:
-            async with self._session.get("/health", timeout=timeout) as response:
+            async with self._send("GET", "/health", timeout=timeout) as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError):
             # Whatever comes up next is another engine, which knows no adapters.
-            self._known_adapters.clear()
+            self._adapters.forget_all()
             return False
 
     @asynccontextmanager
-    async def post(self, path: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def post(
+        self, path: str, body: dict[str, Any], adapter: Adapter | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An open response: read it, or stream it. Leaving the block early cancels the generation.
 
-        Raises: UnavailableError if the engine is down, EngineError on any status but 200.
+        `adapter` is the one that the body names: the engine is first made to know it.
+
+        Raises: UnavailableError if the engine is down, EngineError on any status but 200, AdapterRefusedError,
+        IntegrityError.
         """
+        response = await self._open(path, body, adapter)
         try:
-            async with self._session.post(
-                path, data=dump_json(body), headers={"content-type": "application/json"}
-            ) as response:
-                if response.status >= 500 and self._training_job() is not None:
-                    raise self._absence()  # it is on its way down
-                if response.status != 200:
-                    raise await _error_of(response)
+            async with response:
                 yield response
         except TimeoutError:
-            raise UnavailableError("the engine gave no answer in time", hint="ask again, or for less") from None
+            raise self._late() from None
         except aiohttp.ClientError:
-            self._known_adapters.clear()
-            raise self._absence() from None
+            raise self._lost() from None
 
-    async def load_adapter(self, name: str, path: Path) -> None:
-        """Makes an adapter known to the engine, once."""
-        if name in self._known_adapters:
+    async def _open(self, path: str, body: dict[str, Any], adapter: Adapter | None) -> aiohttp.ClientResponse:
+        if adapter is None:
+            return await self._ask(path, body)
+        if not self.knows_adapter(adapter.name):
+            await self._adapters.load(adapter)
+        try:
+            return await self._ask(path, body)
+        except EngineError as error:
+            if error.status != 404:
+                raise
+        # The engine was started again since: it knows the adapter no longer.
+        self._adapters.forget(adapter.name)
+        await self._adapters.load(adapter)
+        return await self._ask(path, body)
+
+    async def _ask(self, path: str, body: dict[str, Any]) -> aiohttp.ClientResponse:
+        """A response of status 200; others are closed."""
+        try:
+            response = await self._send("POST", path, data=dump_json(body), headers=JSON)
+            if response.status == 200:
+                return response
+            async with response:
+                self._refuse_stranger(response.status)
+                if response.status >= 500 and self._where.job() is not None:
+                    raise self._absence(UnavailableError)  # it is on its way down
+                raise await _error_of(response)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            self._adapters.forget_all()
+            raise self._absence(UnreachableError) from None
+        except TimeoutError:
+            raise self._late() from None
+        except aiohttp.ClientError:
+            raise self._lost() from None
+
+    def _refuse_stranger(self, status: int) -> None:
+        """What speaks of our settings, or of a proxy before the engine, is no answer to the client.
+
+        Raises: UnreachableError.
+        """
+        if not self._where.elsewhere:
             return
-        async with self._loading:
-            if name in self._known_adapters:
-                return
-            try:
-                async with (
-                    asyncio.timeout(ADAPTER_TIMEOUT_SECONDS),
-                    self.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)}),
-                ):
-                    pass
-            except TimeoutError:
-                raise UnavailableError(f"the engine did not load {name} in time", hint="ask again") from None
-            except EngineError as error:
-                if "already been loaded" not in error.message:
-                    raise
-            self._known_adapters.add(name)
+        if status in (401, 403):
+            raise UnreachableError(f"{self.name} does not accept our key", hint="set engine.api_key_file")
+        if 300 <= status < 400:
+            raise UnreachableError(f"{self.name} is a redirect", hint="set engine.urls to where it leads")
+        if status in (502, 503, 504):
+            raise self._absence(UnreachableError)
+
+    def _send(self, method: str, path: str, **rest: Any) -> Any:
+        """No redirects: an engine must not send us to a host that nobody configured."""
+        return self._session.request(
+            method, self._where.base_url + path, allow_redirects=False, ssl=self._where.ssl, **rest
+        )
 
     async def unload_adapter(self, name: str) -> None:
         """Has the engine forget an adapter. One that is down or never knew it has nothing to forget; one that fails
         at it keeps what nobody can name any more."""
-        async with self._loading:
-            self._known_adapters.discard(name)
-            with suppress(TimeoutError, UnavailableError, EngineError):
-                async with (
-                    asyncio.timeout(UNLOAD_TIMEOUT_SECONDS),
-                    self.post("/v1/unload_lora_adapter", {"lora_name": name}),
-                ):
-                    pass
+        await self._adapters.unload(name)
 
     def knows_adapter(self, name: str) -> bool:
-        return name in self._known_adapters
+        return name in self._adapters.known
 
-    def forget_adapter(self, name: str) -> None:
-        self._known_adapters.discard(name)
+    @property
+    def name(self) -> str:
+        return self._where.name
 
-    def _absence(self) -> UnavailableError:
-        job = self._training_job()
+    def _late(self) -> "LateError":
+        return LateError(f"{self._where.name} gave no answer in time", hint="ask again, or for less")
+
+    def _lost(self) -> UnavailableError:
+        self._adapters.forget_all()
+        return self._absence(LostError)
+
+    def _absence(self, kind: type[UnavailableError]) -> UnavailableError:
+        job = self._where.job()
         if job is not None:
-            return UnavailableError(
+            return kind(
                 f'the engine is stopped while {job} trains (gpu.sharing = "stop")',
                 hint="ask again when it has ended",
             )
-        return UnavailableError(
-            "the engine is not up: it is starting or being restarted", hint="ask again in a few seconds"
+        return kind(
+            f"{self._where.name} is not up: it is starting or being restarted",
+            hint="ask again in a few seconds",
+            retry_after_seconds=self._where.retry_after_seconds(),
         )
+
+
+class UnreachableError(UnavailableError):
+    """No connection came about: the request was not even sent, and another engine may have it."""
+
+
+class LostError(UnavailableError):
+    """The connection broke: the engine may have died of this very request."""
+
+
+class LateError(UnavailableError):
+    """The engine has the request and says nothing."""
 
 
 class EngineError(LocalLLMError):

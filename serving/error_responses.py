@@ -18,8 +18,6 @@ from local_llm.errors import (
     UnavailableError,
 )
 
-RETRY_AFTER_SECONDS = "2"
-
 log = logging.getLogger("local_llm.gateway")
 
 
@@ -37,7 +35,7 @@ def respond(error: LocalLLMError) -> JSONResponse:
 def _advice(error: LocalLLMError) -> dict[str, str]:
     """Whether to try again. The openai client does so after any 409 unless told not to."""
     if isinstance(error, UnavailableError):
-        return {"retry-after": RETRY_AFTER_SECONDS}
+        return {"retry-after": str(error.retry_after_seconds)}
     if isinstance(error, RateLimitError):
         if error.retry_after_seconds is None:
             return {"x-should-retry": "false"}

@@ -13,7 +13,6 @@ from local_llm import __version__, offline
 from local_llm.settings import Settings, load_settings
 from serving import error_responses
 from serving.batches.worker import working
-from serving.chats.keeping import writing
 from serving.relay import PATHS, Relay
 from serving.routes import (
     batches,
@@ -23,8 +22,12 @@ from serving.routes import (
     fine_tuning,
     health,
     models,
+    organization_keys,
+    organization_projects,
+    organization_usage,
     passages,
     profiles,
+    responses,
     vector_stores,
 )
 from serving.services import open_services
@@ -53,24 +56,16 @@ def create_control(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.services = open_services(settings)
-        async with writing(app.state.services.chats), working(app.state.services) as app.state.batches:
+        async with working(app.state.services) as app.state.batches:
             yield
         await app.state.services.close()
 
     app = FastAPI(title="Local LLM", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     error_responses.install(app)
-    for routes in (
-        embeddings,
-        models,
-        files,
-        chats,
-        batches,
-        vector_stores,
-        fine_tuning,
-        profiles,
-        passages,
-        health,
-    ):
+    organization = (organization_projects, organization_keys, organization_usage)
+    asking = (responses, chats, batches)
+    ours = (profiles, passages, health)
+    for routes in (embeddings, models, files, vector_stores, *asking, fine_tuning, *organization, *ours):
         app.include_router(routes.router)
     return app
 

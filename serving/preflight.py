@@ -18,7 +18,7 @@ def require_keys_beyond_loopback(host: str, keys: KeyStore) -> None:
     if not is_loopback(host) and not keys.any_created():
         raise InvalidInputError(
             f"no key was ever created, so the server listens on loopback only, not on {host}",
-            hint="local-llm keys create NAME --role admin, or --host 127.0.0.1",
+            hint="local-llm keys create NAME --role owner, or --host 127.0.0.1",
         )
 
 

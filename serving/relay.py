@@ -4,11 +4,8 @@ Every token of every answer passes here, so this speaks ASGI itself: routing, mo
 cost more than all that is done to a question that needs no context.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
-from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from local_llm.errors import LocalLLMError
@@ -16,12 +13,10 @@ from serving.answering.answer import Answer, open_answer
 from serving.answering.prepare import CHAT, COMPLETION, Prepared, Question, prepare
 from serving.bodies import ClientLeftError, parse_json_object, read_body
 from serving.error_responses import respond, unexpected
-from serving.services import Services, caller_of
+from serving.services import Services
+from serving.wanted import while_wanted
 
 PATHS = (CHAT, COMPLETION)
-
-# A client is looked for from then on: most answers that are not streamed are faster, and need no task beside them.
-LOOK_SECONDS = 0.25
 
 JSON_TYPE, EVENT_STREAM = b"application/json", b"text/event-stream; charset=utf-8"
 
@@ -36,7 +31,7 @@ class Relay:
         out = _Out(send)
         try:
             question = await self._question(scope, receive)
-            async with _while_wanted(receive):
+            async with while_wanted(receive):
                 await self._answer(question, out)
         except ClientLeftError:
             pass
@@ -46,11 +41,13 @@ class Relay:
             await out.fail(unexpected(scope["method"], scope["path"], error), scope, receive)
 
     async def _question(self, scope: Scope, receive: Receive) -> Question:
-        services, request = self._services(), Request(scope)
-        caller = caller_of(request, services)
+        services = self._services()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        host = headers.get(b"host")
+        caller = services.access.caller(headers.get(b"authorization"), host=host, origin=headers.get(b"origin"))
         limits = services.settings.server
         data = await read_body(receive, limits.max_body_bytes, limits.body_timeout_seconds)
-        url = str(request.base_url).rstrip("/")
+        url = f"{scope['scheme']}://{(host or b'').decode('latin-1')}"
         return Question(caller, scope["path"], parse_json_object(data), url)
 
     async def _answer(self, question: Question, out: "_Out") -> None:
@@ -77,13 +74,13 @@ class _Out:
     async def whole(self, answer: Answer) -> None:
         data = await answer.whole()
         length = (b"content-length", str(len(data)).encode())
-        await self._begin([(b"content-type", JSON_TYPE), length, *_headers(answer.prepared)])
+        await self._begin([(b"content-type", JSON_TYPE), length, *headers_of(answer.prepared)])
         if self.keep is not None:
             self.keep(answer, [data])
         await self._send({"type": "http.response.body", "body": data})
 
     async def stream(self, answer: Answer) -> None:
-        await self._begin([(b"content-type", EVENT_STREAM), *_headers(answer.prepared)])
+        await self._begin([(b"content-type", EVENT_STREAM), *headers_of(answer.prepared)])
         sent: list[bytes] = []
         async for block in answer.blocks():
             await self._send({"type": "http.response.body", "body": block, "more_body": True})
@@ -102,51 +99,10 @@ class _Out:
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
 
-def _headers(prepared: Prepared) -> list[tuple[bytes, bytes]]:
+def headers_of(prepared: Prepared) -> list[tuple[bytes, bytes]]:
+    """What tells of a question beside its answer, for ASGI."""
     headers = [(b"x-request-id", prepared.question.request_id.encode())]
     if prepared.retrieved:  # in milliseconds (W3C Server Timing)
         duration = f"retrieval;dur={prepared.retrieval_seconds * 1000:.1f}"
         headers.append((b"server-timing", duration.encode()))
     return headers
-
-
-@asynccontextmanager
-async def _while_wanted(receive: Receive) -> AsyncIterator[None]:
-    """Ends the block when the client has left: nobody wants what is still being generated.
-
-    Raises: ClientLeftError.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    watch = _Watch(task, receive)
-    timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, watch.begin)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if watch.left and task.uncancel() == 0:
-            raise ClientLeftError("the client has left") from None
-        raise
-    finally:
-        timer.cancel()
-        watch.end()
-
-
-class _Watch:
-    def __init__(self, task: asyncio.Task[None], receive: Receive):
-        self._task = task
-        self._receive = receive
-        self._looking: asyncio.Task[None] | None = None
-        self.left = False
-
-    def begin(self) -> None:
-        self._looking = asyncio.get_running_loop().create_task(self._look())
-
-    def end(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-
-    async def _look(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.left = True
-        self._task.cancel()

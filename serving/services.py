@@ -2,25 +2,32 @@
 
 from dataclasses import dataclass
 from functools import partial
-from urllib.parse import urlsplit
+from typing import Any
 
 from starlette.requests import Request
 
 from index.client import AsyncIndexClient
 from local_llm.adapters import AdapterRegistry
-from local_llm.device import training_job
-from local_llm.errors import AuthenticationError, ForbiddenError
+from local_llm.audit import Audit
 from local_llm.files import FileStore
 from local_llm.keys import KeyStore
 from local_llm.models import Manifest, ModelStore
-from local_llm.permissions import Caller, local_admin
+from local_llm.permissions import Caller
 from local_llm.profiles import ProfileStore
+from local_llm.projects import ProjectStore
+from local_llm.retention import Retention
 from local_llm.settings import Settings
 from local_llm.state import State, open_state
+from local_llm.trailing import TrailingWriter
+from local_llm.usage import Usage
+from serving.access import Access
 from serving.admission import Admission
 from serving.chats.keeping import ChatKeeper
-from serving.engine_client import EngineClient
-from serving.preflight import is_loopback
+from serving.engine_pool import Engine, open_engine
+from serving.responses.store import ResponseStore
+
+# When a key was last used is noted so often at most.
+USED_SECONDS = 60
 
 
 @dataclass
@@ -32,12 +39,19 @@ class Services:
     profiles: ProfileStore
     adapters: AdapterRegistry
     files: FileStore
-    engine: EngineClient
+    engine: Engine
     index: AsyncIndexClient
     admission: Admission
+    access: Access
+    audit: Audit
+    usage: Usage
+    projects: ProjectStore
+    writer: TrailingWriter
+    responses: ResponseStore
     chats: ChatKeeper
 
     async def close(self) -> None:
+        self.writer.close()
         await self.engine.close()
         await self.index.close()
         self.state.close()
@@ -50,56 +64,64 @@ def open_services(settings: Settings) -> Services:
     files.remove_abandoned()
     adapters = AdapterRegistry(settings, state)
     adapters.remove_abandoned()
+    responses = ResponseStore(state, settings.server.response_days)
     base = ModelStore(settings.place.models).get(settings.engine.model, "base").manifest
+    keys, audit, usage = KeyStore(state), Audit(state), Usage(state)
+    access, chats = Access(state, keys), ChatKeeper(state)
+    retention = Retention(state, settings.server)
+    writer = TrailingWriter(
+        [
+            audit.flush,
+            usage.flush,
+            partial(_note_used, keys, access),
+            chats.write,
+            retention.sweep_daily,
+            responses.sweep_daily,
+        ]
+    )
+    writer.start()
     return Services(
         settings=settings,
         state=state,
         base=base,
-        keys=KeyStore(state),
+        keys=keys,
         profiles=ProfileStore(state),
         adapters=adapters,
         files=files,
-        engine=EngineClient(
-            settings.place.socket("engine"),
-            settings.server.request_timeout_seconds,
-            partial(training_job, settings),
-        ),
+        engine=open_engine(settings, adapters),
         index=AsyncIndexClient(settings.place.socket("index"), settings.server.request_timeout_seconds),
         admission=Admission(settings.server),
-        # Until projects say so themselves, the settings say it for all of them.
-        chats=ChatKeeper(state, lambda _caller: settings.server.store_chats),
+        access=access,
+        audit=audit,
+        usage=usage,
+        projects=ProjectStore(state),
+        writer=writer,
+        responses=responses,
+        chats=chats,
     )
+
+
+def _note_used(keys: KeyStore, access: Access) -> None:
+    used = access.take_used(older_than=USED_SECONDS)
+    if used:
+        keys.note_used(used)
 
 
 def services_of(request: Request) -> Services:
     return request.app.state.services
 
 
-def caller_of(request: Request, services: Services | None = None) -> Caller:
-    """Who asks: the key's holder, or the local admin on a box where no key was ever created.
+def caller_of(request: Request) -> Caller:
+    """Who asks: the key's holder, or the local owner on a box where no key was ever created.
 
-    Raises: AuthenticationError.
+    Raises: AuthenticationError, ForbiddenError.
     """
-    services = services or services_of(request)
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-    if not services.keys.any_created():
-        _refuse_strange_pages(request)
-        return local_admin(services.state.local_project_id())
-    if scheme.lower() != "bearer" or not secret:
-        raise AuthenticationError("You didn't provide an API key.", hint="send it as: Authorization: Bearer KEY")
-    return services.keys.authenticate(secret.strip())
+    headers = request.headers
+    given = (headers.get("authorization"), headers.get("host"), headers.get("origin"))
+    authorization, host, origin = (None if value is None else value.encode("latin-1") for value in given)
+    return services_of(request).access.caller(authorization, host=host, origin=origin)
 
 
-def _refuse_strange_pages(request: Request) -> None:
-    """Without keys whoever reaches loopback is an admin, and a page in a browser on this machine reaches it: by
-    a name that it lets point here, or by posting without reading the answer. Both show in these headers.
-
-    Raises: ForbiddenError.
-    """
-    origin = request.headers.get("origin")
-    named = [request.url.hostname] + ([urlsplit(origin).hostname] if origin else [])
-    for host in named:
-        if not is_loopback(host or ""):
-            raise ForbiddenError(
-                f"without keys only this machine may ask, not {host!r}", hint="local-llm keys create NAME"
-            )
+def note(request: Request, caller: Caller, action: str, object_id: str | None, **detail: Any) -> None:
+    """Into the audit log: what a request changed. Call it once it is done."""
+    services_of(request).audit.note(caller, action, object_id, detail)

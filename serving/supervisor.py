@@ -10,13 +10,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from local_llm import device, offline, processes
+from local_llm.adapters import AdapterRegistry, Published
 from local_llm.errors import LocalLLMError, UnavailableError
 from local_llm.fileio import write_json
 from local_llm.keys import KeyStore
@@ -24,8 +23,11 @@ from local_llm.locks import exclusive_lock
 from local_llm.models import Model, ModelStore
 from local_llm.settings import Settings
 from local_llm.state import open_state
-from serving import engine, preflight
+from serving import engine, outlook, preflight
 from serving.children import Child, Children, Talk
+from serving.health_watch import HealthWatch, Patience
+from serving.log_rotation import LogRotation
+from serving.remote_engines import remote_engines
 from training import trainer
 
 ENGINE = "engine"
@@ -37,7 +39,7 @@ Plan = Callable[[Settings, Path | None, Model, socket.socket], list[Child]]
 
 
 def plan(settings: Settings, settings_file: Path | None, model: Model, listener: socket.socket) -> list[Child]:
-    """The four processes of a server."""
+    """The processes of a server: four, or three when the engines are elsewhere."""
     place = settings.place
     ours = offline.environment()
     serving = {**ours, **device.engine_environment(settings)}
@@ -49,17 +51,37 @@ def plan(settings: Settings, settings_file: Path | None, model: Model, listener:
 
     return [
         child("gateway", "serving.gateway", "--fd", str(descriptor), pass_fds=(descriptor,)),
-        Child(
-            ENGINE,
-            engine.command(settings, model, place.socket("engine")),
-            engine.environment(settings),
-            place.logs / "engine.log",
-            socket=place.socket("engine"),
-            turn=device.EngineTurn(place) if settings.gpu.sharing == "stop" else None,
-        ),
+        *([] if settings.engine.urls else [_engine(settings, model)]),
         child("index", "index", environment=serving),
         child("trainer", "training", grace_seconds=TRAINER_GRACE_SECONDS),
     ]
+
+
+def _engine(settings: Settings, model: Model) -> Child:
+    place = settings.place
+    path = place.socket("engine")
+
+    def command() -> list[str]:
+        """Anew at each start: adapters of a larger rank may have been published since the last one."""
+        return engine.command(settings, model, path, _published(settings, model))
+
+    return Child(
+        ENGINE,
+        command,
+        engine.environment(settings),
+        place.logs / "engine.log",
+        socket=path,
+        health=HealthWatch(path, Patience.of(settings), model.name),
+        turn=device.EngineTurn(place) if settings.gpu.sharing == "stop" else None,
+    )
+
+
+def _published(settings: Settings, model: Model) -> Published:
+    state = open_state(settings.place)
+    try:
+        return AdapterRegistry(settings, state).published(model.manifest.sha256)
+    finally:
+        state.close()
 
 
 class Supervisor:
@@ -70,6 +92,7 @@ class Supervisor:
         self._plan = plan
         self._records = settings.place.run / "serving"
         self._stopping = False
+        self._outlook = outlook.Outlook()  # as told last
         self._ready = False  # as told last
         self._was_ready = False  # at least once
 
@@ -89,7 +112,7 @@ class Supervisor:
             signal.signal(signal.SIGTERM, self._stop)
             signal.signal(signal.SIGINT, self._stop)
             planned = self._plan(self._settings, self._settings_file, model, listener)
-            children = Children(planned, self._records, self._talk)
+            children = Children(planned, self._records, self._talk, LogRotation(self._settings.logs, self._talk))
             try:
                 self._watch(children)
             finally:
@@ -98,6 +121,8 @@ class Supervisor:
 
     def _check(self) -> Model:
         device.require_sharing(self._settings)
+        engine.require_sound(self._settings.engine)
+        remote_engines(self._settings)
         state = open_state(self._settings.place)
         try:
             keys = KeyStore(state)
@@ -112,6 +137,8 @@ class Supervisor:
         store = ModelStore(self._settings.place.models)
         store.get(self._settings.index.encoder, "encoder")
         model = store.get(self._settings.engine.model, "base")
+        if self._settings.engine.urls:
+            return model
         if device.training_job(self._settings) is None:  # else what is free now is not what the engine will find
             engine.require_memory(self._settings.engine, model)
         return model
@@ -123,28 +150,51 @@ class Supervisor:
     def _announce(self, listener: socket.socket) -> None:
         url = preflight.url_of(listener)
         write_json(self._settings.place.run / "server.json", {"url": url})
-        self._talk(f"listening on {url}; starting the engine (its log: {self._settings.place.logs / 'engine.log'})")
+        urls, logs = self._settings.engine.urls, self._settings.place.logs
+        where = (
+            f"the engines are elsewhere (engine.urls: {len(urls)})"
+            if urls
+            else f"starting the engine (its log: {logs / 'engine.log'})"
+        )
+        self._talk(f"listening on {url}; {where}")
 
     def _watch(self, children: Children) -> None:
+        self._outlook = outlook.read(self._settings.place)
+        engine = children.find(ENGINE)
         waited_since = time.monotonic()
         while not self._stopping:
             for ended in children.look():
                 self._give_up_if_hopeless(ended)
-            if children[ENGINE].held_off:
-                self._ready, waited_since = False, time.monotonic()
-            elif not self._ready:
-                self._look_for_engine(time.monotonic() - waited_since)
+            if engine is not None:
+                if engine.held_off:
+                    waited_since = time.monotonic()
+                self._look_at_engine(engine, time.monotonic() - waited_since)
             time.sleep(POLL_SECONDS)
 
-    def _look_for_engine(self, waited_seconds: float) -> None:
-        if self._engine_answers():
-            self._ready = self._was_ready = True
+    def _look_at_engine(self, engine: Child, waited_seconds: float) -> None:
+        if engine.ready and not self._ready:
+            self._was_ready = True
             self._talk("ready")
-        elif not self._was_ready and waited_seconds > self._settings.engine.start_timeout_seconds:
+        self._ready = engine.ready
+        if not self._was_ready and waited_seconds > self._settings.engine.start_timeout_seconds:
             raise UnavailableError(
                 f"the engine was not up after {waited_seconds:.0f} s",
                 hint=f"see {self._settings.place.logs / 'engine.log'}, or raise engine.start_timeout_seconds",
             )
+        self._tell_outlook(engine)
+
+    def _tell_outlook(self, engine: Child) -> None:
+        """Clients who come meanwhile are told when to come back."""
+        took = self._outlook.start_took_seconds
+        up_at = None
+        if engine.ready and engine.health is not None:
+            took = round(engine.health.start_took_seconds, 1)
+        elif took is not None and not engine.held_off:
+            up_at = round(took + (engine.start_at if engine.process is None else engine.started_at), 1)
+        if (now := outlook.Outlook(up_at, took)) != self._outlook:
+            self._outlook = now
+            with suppress(OSError):  # a full disk is no reason to end
+                outlook.write(self._settings.place, now)
 
     def _give_up_if_hopeless(self, child: Child) -> None:
         """An engine that never came up will not: its settings or its model are wrong."""
@@ -153,16 +203,6 @@ class Supervisor:
                 f"the engine does not start: {child.last_words()}",
                 hint=f"see {child.log}, and the [engine] settings in docs/settings.md",
             )
-
-    def _engine_answers(self) -> bool:
-        path = self._settings.place.socket("engine")
-        if not path.exists():
-            return False
-        try:
-            with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=1) as client:
-                return client.get("http://engine/health").status_code == 200
-        except httpx.HTTPError:
-            return False
 
     def _stop(self, *_: object) -> None:
         self._stopping = True

@@ -130,7 +130,7 @@ def estimate(settings: Settings, state: State, project_id: str, plan: Plan) -> E
     """
     data = read_training_file(plan.file, method=None)
     base = ModelStore(settings.place.models).get(plan.model, "base")
-    refuse_unservable_plan(base.path, rank=plan.rank, max_rank=settings.engine.max_lora_rank)
+    refuse_unservable_plan(base.path, rank=plan.rank, max_rank=settings.engine.largest_lora_rank)
     tokenizer = load_tokenizer(base.path)
     build: Any = build_preference_rows if data.method == "dpo" else build_rows
     rows = build(

@@ -82,6 +82,13 @@ def get_job(state: State, job_id: str, caller: Caller) -> Job:
         return get_row(session, job_id, caller)
 
 
+def unfinished_jobs(state: State, caller: Caller) -> list[str]:
+    """Ids of the jobs of the caller's project that are not over."""
+    with state.reading() as session:
+        query = select(Job.id).where(Job.project_id == caller.project_id, Job.status.in_(UNFINISHED))
+        return list(session.scalars(query))
+
+
 def list_jobs(
     state: State,
     caller: Caller,
@@ -267,7 +274,7 @@ def _refuse_file(session: Session, file_id: str | None, caller: Caller, param: s
     if file_id is None:
         return
     row = session.get(File, file_id)
-    if row is None or row.project_id != caller.project_id or not caller.may_see(row.allow):
+    if row is None or row.project_id != caller.project_id or not caller.may_open(row.allow, row.key_id):
         raise InvalidInputError(f"invalid {param}: {file_id:.80} does not exist", param=param)
     if row.purpose != FINE_TUNE:
         raise InvalidInputError(

@@ -37,7 +37,7 @@ def prepare(settings: Settings, state: State, job: Job) -> Prepared:
     """
     base = ModelStore(settings.place.models).get(job.model, "base")
     recipe_values = _lora_values(settings, job)
-    refuse_unservable_plan(base.path, rank=recipe_values["rank"], max_rank=settings.engine.max_lora_rank)
+    refuse_unservable_plan(base.path, rank=recipe_values["rank"], max_rank=settings.engine.largest_lora_rank)
     tokenizer = load_tokenizer(base.path)
     method: Method = job.method["type"]
     rows, data_sha256, cut = _rows(settings, state, job, tokenizer, method, "training_file")

@@ -8,7 +8,7 @@ from index.documents.tokens import MeasuredText
 # After the end of a sentence, and after a line: list items stand for themselves. NLTK's sentences, LlamaIndex's
 # own choice, need data files and know neither lists nor tables.
 # The code points are the full stop, exclamation and question mark of Chinese and Japanese.
-SENTENCE = re.compile(r"(?<=[.!?…])[\"')\]]*\s+|\n\s*|(?<=[\u3002\uff01\uff1f])")
+SENTENCE = re.compile(r"(?<=[.!?…])[\"')\]]*\s+|\n\s*|(?<=[\u3002\uff01\uff1f])\s*")
 _BLOCK = re.compile(r"\n[^\S\n]*\n\s*")
 # The code points are the comma, enumeration comma and semicolon of Chinese and Japanese.
 _CLAUSE = re.compile(r"(?<=[,;:])\s+|(?<=[\uff0c\u3001\uff1b])")

@@ -28,10 +28,9 @@ def permitted(groups: Groups, allowed: Mask) -> Mask:
 
 def visible_rows(rows: Rows, allowed: Mask | None, start: int = 0) -> RowNumbers:
     """The live rows that are allowed, from `start` on, ascending."""
-    mask = rows.live[start:]
-    if allowed is not None:
-        mask = mask & permitted(rows.groups[start:], allowed)
-    return np.flatnonzero(mask) + start
+    if allowed is None:
+        return rows.living(start)
+    return np.flatnonzero(rows.live[start:] & permitted(rows.groups[start:], allowed)) + start
 
 
 class Runs:

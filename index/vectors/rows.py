@@ -32,6 +32,14 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def living(self, start: int = 0) -> NDArray[np.int64]:
+        """The rows from `start` on that live now, ascending.
+
+        NumPy counts them first and lists them then: of an array in which some die between the two, what it returns
+        ends in numbers that were in memory before.
+        """
+        return np.flatnonzero(self.live[start:].copy()) + start
+
     @property
     def nbytes(self) -> int:
         return self.vectors.nbytes + self.ids.nbytes + self.groups.nbytes + self.live.nbytes

@@ -91,7 +91,7 @@ def _tune(generation: Generation, tune: Tune) -> Job:
 def _compact(old: Generation, wanted: bool, publish: Publish, tune: Tune) -> Job:
     """Copies the live rows, and builds the lists of the copy."""
     rows = old.store.rows
-    kept = np.flatnonzero(rows.live)
+    kept = rows.living()
     store = RowStore(rows.vectors.shape[1], capacity_for(len(kept)))
     for start in range(0, len(kept), COPIED_ROWS):
         copy_rows(rows, kept[start : start + COPIED_ROWS], store)
@@ -126,7 +126,7 @@ def _build(old: Generation, store: RowStore, kept: RowNumbers | None, publish: P
 def _trained_lists(old: Generation, rows: Rows) -> InvertedLists:
     if old.lists is not None and len(rows) <= GROWTH_TO_TRAIN_AGAIN * old.trained_rows:
         return old.lists.emptied()
-    live = np.flatnonzero(rows.live)
+    live = rows.living()
     # Seeded, so that the same rows make the same view.
     chosen = np.random.default_rng(len(rows)).choice(live, sample_size(len(live)), replace=False)
     return InvertedLists.trained(rows.vectors[np.sort(chosen)])
@@ -137,7 +137,7 @@ def _trained_lists(old: Generation, rows: Rows) -> InvertedLists:
 
 def questions_among(rows: Rows) -> Vectors:
     """Rows to ask for where no questions are known."""
-    live = np.flatnonzero(rows.live)
+    live = rows.living()
     count = min(SAMPLED_QUERIES, len(live))
     return rows.vectors[np.random.default_rng(len(rows)).choice(live, count, replace=False)]
 
@@ -152,7 +152,7 @@ def tuned(generation: Generation, queries: Vectors, source: str, target: float, 
     found = Tuning(generation.tuning.effort, 1.0, len(queries), source, len(rows))
     if lists is None or not len(queries):
         return found
-    chosen = np.flatnonzero(rows.live) if generation.store.dead else None
+    chosen = rows.living() if generation.store.dead else None
     true = brute_force.nearest(queries, rows.vectors, DEPTHS[-1] + skipped, chosen)[1][:, skipped:]
     places = lists.list_of_row[np.minimum(true, lists.count - 1)]
     ranks = np.where(true < lists.count, list_ranks(queries, lists.centroids, places), 0)

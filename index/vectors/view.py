@@ -245,7 +245,7 @@ class VectorView:
     def ids(self) -> Ids:
         """Of the live rows, ascending."""
         rows = self._generation.store.rows
-        return rows.ids[rows.live]
+        return rows.ids[rows.living()]
 
     def stats(self) -> ViewStats:
         with self._changing:
@@ -275,7 +275,7 @@ def _catch_up(built: Generation, old: Generation, kept: RowNumbers) -> None:
     built.store.strike_out(rows.ids[kept[~rows.live[kept]]])
     last = built.store.rows.ids[-1] if len(kept) else -1
     start = int(np.searchsorted(rows.ids, last, side="right"))
-    copy_rows(rows, start + np.flatnonzero(rows.live[start:]), built.store)
+    copy_rows(rows, rows.living(start), built.store)
 
 
 def _tuning_from(facts: dict[str, Any]) -> Tuning:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from local_llm import __version__
-from local_llm.cli import index, keys, models, profiles, serving, train
+from local_llm.cli import gc, index, keys, models, profiles, projects, serving, train
 from local_llm.cli.context import CommandContext
 from local_llm.cli.output import talk
 from local_llm.errors import LocalLLMError
@@ -24,6 +24,8 @@ app.add_typer(models.app, name="models")
 app.add_typer(train.app, name="train")
 app.add_typer(profiles.app, name="profiles")
 app.add_typer(keys.app, name="keys")
+app.add_typer(projects.app, name="projects")
+app.command("gc")(gc.collect_garbage)
 app.command("serve")(serving.serve)
 app.command("ask")(serving.ask)
 app.command("doctor")(serving.doctor)
@@ -33,8 +35,11 @@ app.command("doctor")(serving.doctor)
 def prepare(
     context: typer.Context,
     settings: Annotated[Path | None, typer.Option(help="Settings file (TOML).")] = None,
+    project: Annotated[
+        str | None, typer.Option(help="Project to work in, by id or name; else the box's own, `local`.")
+    ] = None,
 ) -> None:
-    context.obj = CommandContext(settings.absolute() if settings else None)
+    context.obj = CommandContext(settings.absolute() if settings else None, project)
 
 
 @app.command()

@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.95)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--core", type=int)
+    parser.add_argument("--workloads", nargs="*", default=())
     options = parser.parse_args()
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
@@ -100,6 +101,8 @@ def tune(engine: Engine, data: Dataset, options: argparse.Namespace) -> dict[str
     engine.open()
     result = {}
     for workload in WORKLOADS:
+        if options.workloads and workload.name not in options.workloads:
+            continue
         choice = tuned(engine, data, workload, options.target)
         if choice is not None:
             result[workload.name] = asdict(choice)

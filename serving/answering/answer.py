@@ -3,21 +3,18 @@
 The engine's bytes pass unchanged except in answers made with context.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 
 from local_llm.errors import LocalLLMError, UnavailableError
-from local_llm.state import Adapter
 from serving.answering.cited import Cited, cite_delta, cite_message
 from serving.answering.events import END, TokenUsage, chunk_of, whole_events, without_usage
 from serving.answering.prepare import Prepared
 from serving.bodies import dump_json
-from serving.engine_client import EngineError
 from serving.services import Services
 
 
@@ -99,39 +96,14 @@ class Answer:
 async def open_answer(services: Services, prepared: Prepared) -> AsyncIterator[Answer]:
     """Leaving the block early cancels what is still being generated.
 
-    Raises: RateLimitError, UnavailableError, EngineError.
+    Raises: RateLimitError, and as EngineClient.post.
     """
     question = prepared.question
     async with (
         services.admission.enter(question.caller, question.priority),
-        _engine_response(services, prepared) as response,
+        services.engine.post(question.path, prepared.body, prepared.target.adapter) as response,
     ):
         yield Answer(prepared, response)
-
-
-@asynccontextmanager
-async def _engine_response(services: Services, prepared: Prepared) -> AsyncIterator[aiohttp.ClientResponse]:
-    adapter, path = prepared.target.adapter, prepared.question.path
-    async with AsyncExitStack() as stack:
-        if adapter is not None:
-            await _load(services, adapter)
-        try:
-            response = await stack.enter_async_context(services.engine.post(path, prepared.body))
-        except EngineError as error:
-            if error.status != 404 or adapter is None:
-                raise
-            # The engine was restarted since: it knows the adapter no longer.
-            services.engine.forget_adapter(adapter.name)
-            await _load(services, adapter)
-            response = await stack.enter_async_context(services.engine.post(path, prepared.body))
-        yield response
-
-
-async def _load(services: Services, adapter: Adapter) -> None:
-    if not services.engine.knows_adapter(adapter.name):
-        # Hashing it takes a while, and other answers stream meanwhile.
-        path = await asyncio.to_thread(services.adapters.verify, adapter)
-        await services.engine.load_adapter(adapter.name, path)
 
 
 def ended_early() -> UnavailableError:

@@ -10,6 +10,7 @@ from index.interface import Hit
 from local_llm.errors import InvalidInputError
 from local_llm.permissions import Caller
 from local_llm.prompts import last_user_position, text_of, with_context
+from serving.answering.retrieval import Retrieval, retrieval_for, retrieve
 from serving.answering.targets import Target, resolve
 from serving.services import Services
 
@@ -29,7 +30,8 @@ def new_request_id() -> str:
 class Question:
     """What a client asks of a model. `path` is that of the API and of the engine; `body` is a JSON object.
 
-    `server_url` is where the client reaches us: citations lead there.
+    `server_url` is where the client reaches us: citations lead there. `retrieval` is what the request itself asks
+    to be searched, whatever its model.
     """
 
     caller: Caller
@@ -38,6 +40,7 @@ class Question:
     server_url: str = ""
     priority: int = INTERACTIVE
     request_id: str = field(default_factory=new_request_id)
+    retrieval: Retrieval | None = None
 
     @property
     def streams(self) -> bool:
@@ -46,17 +49,18 @@ class Question:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request ready for the engine, and what was retrieved for it."""
+    """A request ready for the engine, and what was retrieved for it by which query."""
 
     question: Question
     target: Target
     body: Body
     hits: list[Hit]
     retrieval_seconds: float
+    query: str | None = None
 
     @property
     def retrieved(self) -> bool:
-        return self.target.profile is not None and self.target.profile.retrieves
+        return self.query is not None
 
     @property
     def writes_markers(self) -> bool:
@@ -83,16 +87,18 @@ async def _prepare_chat(services: Services, question: Question) -> Prepared:
     target = resolve(services, question.caller, _model_name(question.body))
     messages = _messages(question.body)
     hits: list[Hit] = []
+    query = None
     started = time.perf_counter()
     profile = target.profile
-    if profile is not None and profile.retrieves and profile.collection is not None:
-        asked = text_of(messages[_last_user(messages)]["content"])
-        hits = await services.index.search(question.caller, profile.collection, asked, profile.k)
-        messages = with_context(messages, hits, profile.prompt)
-    elif profile is not None and profile.prompt:
+    retrieval = retrieval_for(question.retrieval, profile)
+    if retrieval is not None:
+        query = text_of(messages[_last_user(messages)]["content"])
+        hits = await retrieve(services, question.caller, retrieval, query)
+        messages = with_context(messages, hits, retrieval.prompt)
+    if profile is not None and profile.prompt and not profile.retrieves:
         messages = [{"role": "system", "content": profile.prompt}, *messages]
     sent = {**_theirs(question.body), "messages": messages, **_ours(question, target)}
-    return Prepared(question, target, sent, hits, time.perf_counter() - started)
+    return Prepared(question, target, sent, hits, time.perf_counter() - started, query)
 
 
 def _prepare_completion(services: Services, question: Question) -> Prepared:

@@ -27,10 +27,10 @@ def resolve(services: Services, caller: Caller, name: str) -> Target:
     if profile is not None:
         target = _adapter_of(services, caller, profile) if profile.fine_tuned else Target(services.base.name)
         return Target(target.model, target.adapter, profile)
-    name = services.settings.aliases.get(name, name)
-    if name in (BASE, services.base.name):
+    named, name = name, services.settings.aliases.get(name, name)
+    if name in (BASE, services.base.name) and caller.may_name(named, BASE, services.base.name):
         return Target(services.base.name)
-    if name.startswith("ft:"):
+    if name.startswith("ft:") and caller.may_name(named, name):
         return _adapter(services, caller, name)
     raise ModelNotFoundError(
         f"The model `{name}` does not exist or you do not have access to it.",

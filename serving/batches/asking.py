@@ -18,6 +18,8 @@ from serving.batches.requests import Request
 from serving.bodies import dump_json
 from serving.embeddings import EMBEDDINGS, embed
 from serving.error_responses import invalid_input
+from serving.responses import asking as responses
+from serving.responses.requests import CreateResponse, read_request
 from serving.services import Services
 
 # What is retrieved or encoded at once for all batches: the index server has people to answer.
@@ -25,6 +27,8 @@ LOOKED_UP_AT_ONCE = 4
 # With the engine up, an answer that so often came to no end will come to none.
 MOST_TRIES = 5
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
+
+RESPONSES = "/v1/responses"
 
 log = logging.getLogger("local_llm.batches")
 
@@ -60,6 +64,8 @@ class Asker:
             try:
                 if endpoint == EMBEDDINGS:
                     return await self._embed(caller, request, request_id)
+                if endpoint == RESPONSES:
+                    return await self._respond(caller, request, server_url)
                 return await self._answer(Question(caller, endpoint, request.body, server_url, BATCH, request_id))
             except RequestValidationError as wrong:
                 error = invalid_input(wrong)
@@ -96,6 +102,16 @@ class Asker:
         usage = TokenUsage()
         usage.read_from(body)
         return Reply(200, request_id, body, usage)
+
+    async def _respond(self, caller: Caller, request: Request, server_url: str) -> Reply:
+        asked = read_request(CreateResponse, request.body)
+        async with self._looking_up:
+            asking = await responses.ask(self._services, caller, asked, server_url, BATCH)
+        body = await responses.whole(self._services, asking)
+        told = json.loads(body).get("usage") or {}
+        cached = (told.get("input_tokens_details") or {}).get("cached_tokens", 0)
+        usage = TokenUsage(told.get("input_tokens", 0), cached, told.get("output_tokens", 0))
+        return Reply(200, asking.prepared.question.request_id, body, usage)
 
 
 def _refused(error: LocalLLMError, request_id: str) -> Reply:

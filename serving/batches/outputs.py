@@ -106,6 +106,7 @@ def _store(
         filename=_filename(row, kind),
         purpose=BATCH_OUTPUT,
         project_id=row.project_id,
+        key_id=row.key_id,
         max_bytes=NO_LIMIT,
         allow=allow,
     )

@@ -10,8 +10,7 @@ from serving.bodies import dump_json
 from serving.vector_stores.requests import Body, Identifier, Metadata
 from training.examples.lines import LineError, parse_line, refuse_other_files
 
-# /v1/responses joins when it exists here.
-Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]
 ENDPOINTS: tuple[str, ...] = get_args(Endpoint)
 
 # Source: the reference of the API, "Create batch".

@@ -91,7 +91,7 @@ class BatchRun:
     def _refuse_model(self, caller: Caller, name: str) -> None:
         """Raises: LocalLLMError."""
         if self._row.endpoint == EMBEDDINGS:
-            refuse_unknown_encoder(self._services, name)
+            refuse_unknown_encoder(self._services, caller, name)
         else:
             resolve(self._services, caller, name)
 

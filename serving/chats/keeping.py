@@ -3,12 +3,10 @@
 A kept chat is durable within a second of its last byte. A kill in that second loses it: nothing was acknowledged.
 """
 
-import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +16,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from local_llm.errors import InvalidInputError
 from local_llm.identifiers import new_id, now
-from local_llm.permissions import Caller
 from local_llm.state import ChatRow, State
 from serving.answering.events import TokenUsage
 from serving.chats.assembling import streamed_answer, whole_answer
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
     from serving.answering.answer import Answer
     from serving.answering.prepare import Prepared, Question
 
-WRITE_SECONDS = 0.5
 # Larger ones hold images; nobody trains on them, and the state database stays small.
 LARGEST_CHAT_CHARACTERS = 1 << 20
 # What may wait for a slow disk. Beyond, chats are answered and not kept.
@@ -49,11 +45,10 @@ class _Chat:
 
 
 class ChatKeeper:
-    """`allowed` says whether a caller's project has chats kept. wants() and add() never wait."""
+    """wants() and add() never wait; write() is called once a second by the thread of rows that may trail."""
 
-    def __init__(self, state: State, allowed: Callable[[Caller], bool]):
+    def __init__(self, state: State):
         self._state = state
-        self._allowed = allowed
         self._waiting: deque[_Chat] = deque()
         self._size = 0
         self._writing = threading.Lock()
@@ -65,7 +60,7 @@ class ChatKeeper:
             return False
         if store is not True:
             raise InvalidInputError(f"store: expected true or false, not {store!r:.60}", param="store")
-        if not self._allowed(question.caller):
+        if not question.caller.keeps.store_chats:
             return False
         _refuse_metadata(question.body.get("metadata"))
         return True
@@ -99,32 +94,6 @@ class ChatKeeper:
         with self._state.session() as session:
             there = set(session.scalars(select(ChatRow.id).where(ChatRow.id.in_([row.id for row in rows]))))
             session.add_all(row for row in rows if row.id not in there)
-
-
-@asynccontextmanager
-async def writing(chats: ChatKeeper) -> AsyncIterator[None]:
-    """Has what is added during the block written soon, and the rest at its end."""
-    task = asyncio.create_task(_write_regularly(chats))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        await asyncio.to_thread(_write, chats)
-
-
-async def _write_regularly(chats: ChatKeeper) -> None:
-    while True:
-        await asyncio.sleep(WRITE_SECONDS)
-        await asyncio.to_thread(_write, chats)
-
-
-def _write(chats: ChatKeeper) -> None:
-    try:
-        chats.write()
-    except SQLAlchemyError as error:  # a full disk, or somebody holds the database for too long
-        log.error("chats could not be written, and wait: %s", error)
 
 
 def _row_of(chat: _Chat) -> ChatRow | None:

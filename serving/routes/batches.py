@@ -11,7 +11,7 @@ from serving.batches.requests import CreateBatch
 from serving.batches.rows import cancel_batch, create_batch, get_batch, list_batches
 from serving.batches.worker import BatchWorker
 from serving.bodies import read_json_object
-from serving.services import caller_of, services_of
+from serving.services import caller_of, note, services_of
 from serving.vector_stores.requests import read
 
 router = APIRouter()
@@ -26,6 +26,7 @@ async def create(request: Request) -> dict[str, Any]:
     asked = read(CreateBatch, await read_json_object(request, services.settings.server.max_body_bytes))
     url = str(request.base_url).rstrip("/")
     row = await run_in_threadpool(create_batch, services.state, caller, asked, url)
+    note(request, caller, "batch.created", row.id, endpoint=row.endpoint, input_file=row.input_file_id)
     _worker(request).wake()
     return _as_json(row)
 
@@ -51,6 +52,7 @@ def retrieve(request: Request, batch_id: str) -> dict[str, Any]:
 async def cancel(request: Request, batch_id: str) -> dict[str, Any]:
     services, caller = services_of(request), caller_of(request)
     row = await run_in_threadpool(cancel_batch, services.state, batch_id, caller)
+    note(request, caller, "batch.cancelled", batch_id)
     _worker(request).wake()
     return _as_json(row)
 

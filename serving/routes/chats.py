@@ -31,7 +31,7 @@ from serving.chats.rows import (
     set_metadata,
 )
 from serving.queries import metadata_filter
-from serving.services import Services, caller_of, services_of
+from serving.services import Services, caller_of, note, services_of
 from serving.vector_stores.requests import Body, Metadata, read
 
 router = APIRouter()
@@ -115,6 +115,7 @@ def delete(request: Request, completion_id: str) -> dict[str, Any]:
     services, caller = services_of(request), caller_of(request)
     _write(services)
     delete_chat(services.state, completion_id, caller)
+    note(request, caller, "chat.deleted", completion_id)
     return {"id": completion_id, "object": "chat.completion.deleted", "deleted": True}
 
 
@@ -146,7 +147,9 @@ async def rate(request: Request, completion_id: str) -> dict[str, Any]:
         _write(services)
         return as_json(rate_chat(services.state, completion_id, caller, review))
 
-    return await run_in_threadpool(change)
+    rated = await run_in_threadpool(change)
+    note(request, caller, "chat.rated", completion_id, rating=asked.rating)
+    return rated
 
 
 def _write(services: Services) -> None:

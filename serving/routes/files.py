@@ -16,7 +16,7 @@ from local_llm.files import FINE_TUNE, Check, clean_filename
 from local_llm.permissions import Caller
 from local_llm.state import File
 from serving.bodies import BodyTooLargeError, limited
-from serving.services import Services, caller_of, services_of
+from serving.services import Services, caller_of, note, services_of
 from training.examples.data import check_training_file
 
 router = APIRouter()
@@ -45,6 +45,7 @@ async def create_file(request: Request) -> dict[str, Any]:
                 filename=name,
                 purpose=purpose,
                 project_id=caller.project_id,
+                key_id=caller.key_id,
                 check=_check_of_upload(name) if purpose == FINE_TUNE else None,
             )
     except BodyTooLargeError:
@@ -53,6 +54,7 @@ async def create_file(request: Request) -> dict[str, Any]:
             hint="split it, or raise server.max_upload_bytes",
             param="file",
         ) from None
+    note(request, caller, "file.created", stored.id, filename=stored.filename, purpose=purpose, bytes=stored.bytes)
     return _as_json(stored)
 
 
@@ -130,6 +132,7 @@ async def delete_file(request: Request, file_id: str) -> dict[str, Any]:
     """Gone with all that was made of it in the project's collections."""
     services, caller = services_of(request), caller_of(request)
     await run_in_threadpool(services.files.delete, file_id, caller)
+    note(request, caller, "file.deleted", file_id)
     await _forget(services, caller, file_id)
     return FileDeleted(id=file_id, deleted=True, object="file").model_dump()
 

@@ -19,7 +19,7 @@ from local_llm.servable import refuse_unservable_plan
 from local_llm.state import Job, JobCheckpoint, JobEvent
 from serving.bodies import read_json_object
 from serving.queries import metadata_filter
-from serving.services import Services, caller_of, services_of
+from serving.services import Services, caller_of, note, services_of
 from training import jobs
 from training.examples.data import MINIMUM_EXAMPLES, check_training_file
 from training.job_request import JobRequest, request_from_api
@@ -45,6 +45,7 @@ async def create_job(request: Request) -> dict[str, Any]:
     lock = _being_created.setdefault((caller.project_id, receipt.request_sha256), asyncio.Lock())
     async with lock:
         job = await run_in_threadpool(_create, services, caller, body, receipt)
+    note(request, caller, "fine_tuning.job.created", job.id, model=job.model, training_file=job.training_file)
     return _job_as_json(services, job)
 
 
@@ -66,20 +67,26 @@ def retrieve_job(request: Request, job_id: str) -> dict[str, Any]:
 
 @router.post("/v1/fine_tuning/jobs/{job_id}/cancel")
 def cancel_job(request: Request, job_id: str) -> dict[str, Any]:
-    services = services_of(request)
-    return _job_as_json(services, jobs.cancel_job(services.state, job_id, caller_of(request)))
+    services, caller = services_of(request), caller_of(request)
+    job = jobs.cancel_job(services.state, job_id, caller)
+    note(request, caller, "fine_tuning.job.cancelled", job.id)
+    return _job_as_json(services, job)
 
 
 @router.post("/v1/fine_tuning/jobs/{job_id}/pause")
 def pause_job(request: Request, job_id: str) -> dict[str, Any]:
-    services = services_of(request)
-    return _job_as_json(services, jobs.pause_job(services.state, job_id, caller_of(request)))
+    services, caller = services_of(request), caller_of(request)
+    job = jobs.pause_job(services.state, job_id, caller)
+    note(request, caller, "fine_tuning.job.paused", job.id)
+    return _job_as_json(services, job)
 
 
 @router.post("/v1/fine_tuning/jobs/{job_id}/resume")
 def resume_job(request: Request, job_id: str) -> dict[str, Any]:
-    services = services_of(request)
-    return _job_as_json(services, jobs.resume_job(services.state, job_id, caller_of(request)))
+    services, caller = services_of(request), caller_of(request)
+    job = jobs.resume_job(services.state, job_id, caller)
+    note(request, caller, "fine_tuning.job.resumed", job.id)
+    return _job_as_json(services, job)
 
 
 @router.get("/v1/fine_tuning/jobs/{job_id}/events")
@@ -106,7 +113,7 @@ def _create(services: Services, caller: Caller, body: dict[str, Any], receipt: R
     earlier = jobs.find_earlier(services.state, caller, receipt)
     if earlier is not None:  # whatever has become of its files since
         return earlier
-    asked = request_from_api(body, model=_base_model(services, body.get("model")))
+    asked = request_from_api(body, model=_base_model(services, caller, body.get("model")))
     _refuse_unservable(services, asked)
     jobs.check_request(services.state, caller, asked)
     _check_files(services, caller, asked)
@@ -130,18 +137,18 @@ def _refuse_unservable(services: Services, asked: JobRequest) -> None:
     settings = services.settings
     base = ModelStore(settings.place.models).get(asked.model, "base")
     rank = settings.training.rank if asked.rank is None else asked.rank
-    refuse_unservable_plan(base.path, rank=rank, max_rank=settings.engine.max_lora_rank)
+    refuse_unservable_plan(base.path, rank=rank, max_rank=settings.engine.largest_lora_rank)
 
 
-def _base_model(services: Services, name: object) -> str:
+def _base_model(services: Services, caller: Caller, name: object) -> str:
     """The base model that a name stands for: the one the engine serves, or a hosted alias of it."""
     base = services.base.name
     if not isinstance(name, str):
         raise InvalidInputError(f"model is {name!r:.60}; expected the name of a model", param="model")
     resolved = services.settings.aliases.get(name, name)
-    if resolved in (BASE, base):
+    if resolved in (BASE, base) and caller.may_name(name, BASE, base):
         return base
-    if resolved.startswith("ft:"):
+    if resolved.startswith("ft:") and caller.may_name(name, resolved):
         raise InvalidInputError(
             f"{name:.160} is fine-tuned already, and training begins at a base model here",
             hint=f"give {base!r} as the model, and all examples in one file",

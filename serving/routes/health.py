@@ -1,9 +1,11 @@
 """/health: the gateway runs. /ready: a chat would be served."""
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from local_llm.device import training_job
+from local_llm.errors import UnavailableError
 from serving.services import services_of
 
 router = APIRouter()
@@ -18,14 +20,21 @@ def health() -> dict[str, str]:
 async def ready(request: Request) -> JSONResponse:
     """200 once the engine answers and, so that profiles can retrieve, the index server does.
 
-    Its status is "training" while the engine is stopped for a job (gpu.sharing = "stop").
+    Its status is "training" while the engine is stopped for a job (gpu.sharing = "stop"). Of engines elsewhere one
+    is enough; "engines" tells of each, in the order of engine.urls.
     """
     services = services_of(request)
-    parts = {"engine": await services.engine.ready(), "index": await services.index.ready()}
-    status = {name: "up" if up else "starting" for name, up in parts.items()}
-    if all(parts.values()):
+    engine, index_up = await services.engine.status(), await services.index.ready()
+    status: dict[str, Any] = {"engine": _word(engine.up), "index": _word(index_up)}
+    if engine.each:
+        status["engines"] = ["up" if up else "down" for up in engine.each]
+    if engine.up and index_up:
         return JSONResponse({"status": "ready", **status})
-    job = training_job(services.settings)
-    if job is not None and not parts["engine"]:
-        status |= {"status": "training", "engine": f"stopped while {job} trains"}
-    return JSONResponse({"status": "starting", **status}, status_code=503, headers={"retry-after": "2"})
+    if engine.job is not None:
+        status |= {"status": "training", "engine": f"stopped while {engine.job} trains"}
+    seconds = engine.retry_after_seconds if not engine.up else UnavailableError.retry_after_seconds
+    return JSONResponse({"status": "starting", **status}, status_code=503, headers={"retry-after": str(seconds)})
+
+
+def _word(up: bool) -> str:
+    return "up" if up else "starting"

@@ -8,7 +8,7 @@ from local_llm.adapters import PREFIX
 from local_llm.errors import ForbiddenError, InvalidInputError, ModelNotFoundError
 from local_llm.permissions import Caller
 from local_llm.profiles import BASE
-from serving.services import Services, caller_of, services_of
+from serving.services import Services, caller_of, note, services_of
 
 router = APIRouter()
 
@@ -31,12 +31,15 @@ def retrieve_model(request: Request, name: str) -> dict[str, object]:
 async def delete_model(request: Request, name: str) -> dict[str, object]:
     """Fine-tuned models only. Nobody can name it from here on; the engine then forgets it, if it is up."""
     services, caller = services_of(request), caller_of(request)
-    if caller.role != "admin":
+    if not caller.administers:
         raise ForbiddenError("only a key with the role admin may delete models", param="model")
+    if not caller.may_name(name):
+        raise _not_found(name)
     if not name.startswith(PREFIX):
         raise _undeletable(services, caller, name)
     adapter = await run_in_threadpool(services.adapters.get, name, caller)
     await run_in_threadpool(services.adapters.delete, adapter)
+    note(request, caller, "model.deleted", adapter.name)
     await services.engine.unload_adapter(adapter.name)
     return ModelDeleted(id=adapter.name, deleted=True, object="model").model_dump()
 
@@ -74,4 +77,4 @@ def _models(services: Services, caller: Caller) -> list[Model]:
         if profile.model not in names:  # its adapter is gone, hidden, or another base's
             continue
         found.append(Model(id=profile.name, created=base.imported_at, object="model", owned_by="profile"))
-    return found
+    return [model for model in found if caller.may_name(model.id, *([BASE] if model.id == base.name else []))]

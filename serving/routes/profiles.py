@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from local_llm.profiles import BASE, DEFAULT_K, Profile, Strategy
 from serving.bodies import read_json_object
-from serving.services import caller_of, services_of
+from serving.services import caller_of, note, services_of
 
 router = APIRouter()
 
@@ -40,12 +40,16 @@ async def set_profile(request: Request) -> dict[str, Any]:
         wanted = ProfileBody.model_validate(body)
     except ValidationError as error:
         raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
-    return _as_json(services.profiles.set(caller, Profile(**wanted.model_dump())))
+    profile = services.profiles.set(caller, Profile(**wanted.model_dump()))
+    note(request, caller, "profile.set", profile.name, strategy=profile.strategy, model=profile.model)
+    return _as_json(profile)
 
 
 @router.delete("/v1/profiles/{name}")
 def remove_profile(request: Request, name: str) -> dict[str, Any]:
-    services_of(request).profiles.remove(caller_of(request), name)
+    caller = caller_of(request)
+    services_of(request).profiles.remove(caller, name)
+    note(request, caller, "profile.deleted", name)
     return {"id": name, "object": "profile.deleted", "deleted": True}
 
 

@@ -6,11 +6,12 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from openai.types import VectorStoreDeleted
 from openai.types.vector_stores import VectorStoreFileDeleted
 
-from index.interface import FileQuery
+from index.interface import FileQuery, Hit
+from local_llm.audit import SEARCHED, Seen
 from local_llm.errors import ConflictError
 from local_llm.permissions import Caller
 from serving.bodies import read_json_object
-from serving.services import Services, caller_of, services_of
+from serving.services import Services, caller_of, note, services_of
 from serving.vector_stores import answers, requests, stores
 from serving.vector_stores.stores import named
 
@@ -38,6 +39,7 @@ async def create_store(request: Request) -> Json:
     services, caller = services_of(request), caller_of(request)
     asked = requests.read(requests.CreateStore, await _body(request, services))
     info = await stores.create(services, caller, asked)
+    note(request, caller, "vector_store.created", info.id, name=info.name)
     return (await stores.shown(services, caller, [info]))[0]
 
 
@@ -69,6 +71,7 @@ async def update_store(request: Request, store_id: StoreId) -> Json:
     asked = requests.read(requests.UpdateStore, await _body(request, services))
     with named(store_id):
         info = await stores.update(services, caller, store_id, asked)
+        note(request, caller, "vector_store.updated", info.id)
         return (await stores.shown(services, caller, [info]))[0]
 
 
@@ -77,6 +80,7 @@ async def delete_store(request: Request, store_id: StoreId) -> Json:
     services, caller = services_of(request), caller_of(request)
     with named(store_id):
         await services.index.delete(caller, store_id)
+    note(request, caller, "vector_store.deleted", store_id)
     return VectorStoreDeleted(id=store_id, deleted=True, object="vector_store.deleted").model_dump()
 
 
@@ -86,6 +90,7 @@ async def search_store(request: Request, store_id: StoreId) -> Json:
     asked = requests.read(requests.Search, await _body(request, services))
     with named(store_id):
         hits = await stores.search(services, caller, store_id, asked)
+    _note_search(services, caller, store_id, asked, hits)
     found = [answers.hit_as_json(hit) for hit in hits]
     return answers.single_page("vector_store.search_results.page", found, search_query=asked.queries)
 
@@ -100,6 +105,7 @@ async def attach_file(request: Request, response: Response, store_id: StoreId) -
     response.headers["openai-poll-after-ms"] = POLL_MILLISECONDS
     with named(store_id):
         files = await services.index.files.attach(caller, store_id, [asked.attachment()])
+    note(request, caller, "vector_store.file.created", store_id, file_ids=[files[0].id])
     return answers.file_as_json(store_id, files[0], caller, services.settings.index)
 
 
@@ -135,6 +141,7 @@ async def update_file(request: Request, store_id: StoreId, file_id: str) -> Json
         file = await services.index.files.update(
             caller, store_id, file_id, allow=asked.allow, attributes=attributes
         )
+    note(request, caller, "vector_store.file.updated", store_id, file_ids=[file_id], allow=asked.allow)
     return answers.file_as_json(store_id, file, caller, services.settings.index)
 
 
@@ -144,6 +151,7 @@ async def detach_file(request: Request, store_id: StoreId, file_id: str) -> Json
     services, caller = services_of(request), caller_of(request)
     with named(store_id):
         await services.index.files.detach(caller, store_id, file_id)
+    note(request, caller, "vector_store.file.deleted", store_id, file_ids=[file_id])
     return VectorStoreFileDeleted(id=file_id, deleted=True, object="vector_store.file.deleted").model_dump()
 
 
@@ -170,6 +178,8 @@ async def create_batch(request: Request, response: Response, store_id: StoreId) 
     response.headers["openai-poll-after-ms"] = POLL_MILLISECONDS
     with named(store_id):
         batch = await services.index.files.attach_batch(caller, store_id, asked.attachments())
+    ids = [one.file_id for one in asked.attachments()]
+    note(request, caller, "vector_store.file.created", store_id, file_ids=ids, batch=batch.id)
     return answers.batch_as_json(store_id, batch)
 
 
@@ -186,6 +196,7 @@ async def cancel_batch(request: Request, store_id: StoreId, batch_id: str) -> Js
     services, caller = services_of(request), caller_of(request)
     with named(store_id):
         batch = await services.index.files.cancel_batch(caller, store_id, batch_id)
+    note(request, caller, "vector_store.batch.cancelled", store_id, batch=batch_id)
     return answers.batch_as_json(store_id, batch)
 
 
@@ -202,6 +213,15 @@ async def list_batch_files(
 ) -> Json:
     listing = FileQuery(batch_id, status, after, before, limit, order)
     return await _files(services_of(request), caller_of(request), store_id, listing)
+
+
+def _note_search(
+    services: Services, caller: Caller, store_id: str, asked: requests.Search, hits: list[Hit]
+) -> None:
+    services.usage.count(caller, store_id, "file_search", requests=len(asked.queries), passages=len(hits))
+    seen = [Seen(hit.document_id, hit.version) for hit in hits]
+    question = "\n".join(asked.queries)
+    services.audit.answered(caller, None, store_id, seen, object_id=store_id, question=question, action=SEARCHED)
 
 
 async def _files(services: Services, caller: Caller, store_id: str, listing: FileQuery) -> Json:

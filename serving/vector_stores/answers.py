@@ -68,7 +68,7 @@ def file_as_json(store_id: str, file: AttachedFile, caller: Caller, settings: In
         }
     ).model_dump()
     ours: Json = {"attributes": file.attributes, "filename": file.filename, "document_id": file.document_id}
-    if caller.role == "admin":
+    if caller.administers:
         ours["allow"] = None if file.allow is None else list(file.allow)
     return {**answer, **ours}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local_llm.adapters import AdapterRegistry, AdapterRun, checkpoint_name
+from local_llm.adapters import AdapterRegistry, AdapterRun, Published, checkpoint_name
 from local_llm.errors import ConflictError, IntegrityError, InvalidInputError, ModelNotFoundError
 from local_llm.locks import exclusive_lock
 from local_llm.models import Model, ModelStore
@@ -226,3 +226,16 @@ class TestModelCard:
         card = self.card(registry, publish(run=odd))
         assert "| note | a \\| b # c |" in card
         assert f"| list | {json.dumps([1, {'x': None}])} |" in card
+
+
+def test_what_is_published_tells_an_engine_how_large_ranks_are(
+    registry: AdapterRegistry, base: Model, admin: Caller, tmp_path: Path
+) -> None:
+    assert registry.published(base.manifest.sha256) == Published(0, 0)
+    for name, changes in (("one", {}), ("two", {"rank_pattern": {"q_proj": 8, "other": 24}})):
+        registry.publish(
+            write_adapter(tmp_path / name, **changes),
+            base=base, name=f"ft:tiny:local::{name}", project_id=admin.project_id, run=RUN,
+        )  # fmt: skip
+    assert registry.published(base.manifest.sha256) == Published(2, 24)
+    assert registry.published("another base") == Published(0, 0)

@@ -213,6 +213,22 @@ def test_separate_devices_must_suffice_for_all_processes(tmp_path: Path) -> None
         device.require_sharing(settings)
 
 
+@pytest.mark.parametrize(("urls", "refused"), [([], True), (["http://engine:8000"], False)])
+def test_separate_devices_must_suffice_for_the_engine(tmp_path: Path, urls: list[str], refused: bool) -> None:
+    settings = load_settings(
+        environment={"LOCAL_LLM_HOME": str(tmp_path)},
+        overrides={
+            "gpu.sharing": "separate", "gpu.engine_devices": "0,1", "gpu.training_devices": "2",
+            "engine.gpus": 4, "engine.urls": urls,
+        },
+    )  # fmt: skip
+    if refused:
+        with pytest.raises(SettingsError, match=r"names 2 for 4 engine\.gpus"):
+            device.require_sharing(settings)
+    else:
+        device.require_sharing(settings)
+
+
 def test_each_side_sees_its_own_devices(tmp_path: Path) -> None:
     settings = sharing(tmp_path, sharing="separate", engine_devices="0,1", training_devices="2")
     assert device.engine_environment(settings) == {"CUDA_VISIBLE_DEVICES": "0,1"}

@@ -46,3 +46,13 @@ def test_a_named_file_that_is_missing_or_broken_is_an_error(tmp_path: Path) -> N
 def test_a_zero_is_a_value(tmp_path: Path) -> None:
     assert load(tmp_path, "[server]\nport = 0").server.port == 0
     assert load(tmp_path, "[cost]\nmachine_usd_per_hour = 0").cost.machine_usd_per_hour == 0
+
+
+def test_a_number_or_auto_may_come_from_a_variable(tmp_path: Path) -> None:
+    assert load(tmp_path).engine.max_lora_rank == "auto"
+    assert load(tmp_path).engine.largest_lora_rank == 512
+    engine = load(tmp_path, LOCAL_LLM_ENGINE__MAX_LORA_RANK="32", LOCAL_LLM_ENGINE__MAX_LORAS="5").engine
+    assert (engine.max_lora_rank, engine.largest_lora_rank, engine.max_loras) == (32, 32, 5)
+    for text in ("max_loras = 0", "max_loras = true", "max_loras = '4.5'", "max_lora_rank = '²'"):
+        with pytest.raises(SettingsError, match=text.split()[0]):
+            load(tmp_path, f"[engine]\n{text}")

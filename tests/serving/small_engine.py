@@ -33,4 +33,6 @@ class Server(ThreadingMixIn, UnixStreamServer):
 
 
 if __name__ == "__main__":
+    sys.stdout.write("small engine: started\n")
+    sys.stdout.flush()
     Server(sys.argv[1], Handler).serve_forever()

@@ -14,7 +14,10 @@ ENGINE = Path(__file__).parent / "small_engine.py"
 
 
 def plan(settings: Settings, settings_file: Path | None, model: Model, listener: socket.socket) -> list[Child]:
-    gateway, engine, *_ = supervisor.plan(settings, settings_file, model, listener)
+    children = {child.name: child for child in supervisor.plan(settings, settings_file, model, listener)}
+    gateway, engine = children["gateway"], children.get(supervisor.ENGINE)
+    if engine is None:
+        return [gateway]
     return [gateway, replace(engine, command=[sys.executable, str(ENGINE), str(engine.socket)])]
 
 

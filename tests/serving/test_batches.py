@@ -14,8 +14,9 @@ from starlette.testclient import TestClient
 
 from local_llm.keys import KeyStore
 from local_llm.permissions import Caller
+from local_llm.projects import ProjectStore
 from local_llm.settings import Settings
-from local_llm.state import BatchRow, File, Project, State
+from local_llm.state import BatchRow, File, State
 
 from .conftest import BASE
 from .recording_engine import running
@@ -96,6 +97,21 @@ def test_completions_have_their_own_endpoint(client: openai.OpenAI, engine: Tell
     url = "/v1/completions"
     batch = wait(client, create(client, [line("a", "", url, body={"model": "base", "prompt": "Once"})], url))
     assert read(client, batch.output_file_id)[0]["response"]["body"]["choices"][0]["text"] == "Aye, Once"
+
+
+def test_responses_have_their_own_endpoint_too(client: openai.OpenAI, engine: TellingEngine) -> None:
+    url = "/v1/responses"
+    lines: list[Any] = [
+        line("a", "", url, body={"model": BASE, "input": "Well?"}),
+        line("b", "", url, body={"model": BASE, "input": 3}),
+    ]
+    batch = wait(client, create(client, lines, url))
+    body = read(client, batch.output_file_id)[0]["response"]["body"]
+    assert (body["object"], body["output"][0]["content"][0]["text"]) == ("response", "Aye, Well?")
+    assert read(client, batch.error_file_id)[0]["response"]["status_code"] == 400
+    assert {asked["priority"] for asked in engine.asked} == {1}
+    assert batch.usage is not None
+    assert (batch.usage.input_tokens, batch.usage.output_tokens) == (7, 3)
 
 
 def test_what_the_engine_refuses_is_in_the_error_file(client: openai.OpenAI, engine: TellingEngine) -> None:
@@ -237,7 +253,7 @@ def test_a_deleted_input_ends_its_batch(client: openai.OpenAI, engine: TellingEn
 @pytest.mark.parametrize(
     ("changes", "param"),
     [
-        ({"endpoint": "/v1/responses"}, "endpoint"),
+        ({"endpoint": "/v1/moderations"}, "endpoint"),
         ({"completion_window": "1h"}, "completion_window"),
         ({"input_file_id": "file-none"}, "input_file_id"),
         ({"metadata": {"k": 3}}, "metadata.k"),
@@ -268,11 +284,9 @@ def test_batches_are_listed_by_pages_the_newest_first(client: openai.OpenAI) -> 
 def test_another_projects_batches_are_not_there(
     gateway: TestClient, engine: TellingEngine, state: State, admin: Caller
 ) -> None:
-    with state.session() as session:
-        session.add(Project(id="proj_2", name="two", created_at=1, archived_at=None))
-    keys = KeyStore(state)
+    keys, other = KeyStore(state), ProjectStore(state).create("two").id
     mine = client_of(gateway, keys.create(admin.project_id, "mine", role="admin").secret)
-    theirs = client_of(gateway, keys.create("proj_2", "theirs", role="admin").secret)
+    theirs = client_of(gateway, keys.create(other, "theirs", role="admin").secret)
     batch = wait(mine, create(mine, [line("a", "hello")]))
     assert theirs.batches.list().data == []
     for call in (theirs.batches.retrieve, theirs.batches.cancel):

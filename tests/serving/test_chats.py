@@ -16,6 +16,7 @@ from local_llm.cli.app import app
 from local_llm.keys import KeyStore
 from local_llm.models import ModelStore
 from local_llm.permissions import Caller
+from local_llm.projects import ProjectStore
 from local_llm.settings import Settings, load_settings
 from local_llm.state import ChatRow, State
 from serving.answering.events import TokenUsage
@@ -34,10 +35,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "fine-tuning.md"
 USER: list[Any] = [{"role": "user", "content": "Where are my invoices?"}]
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    environment = {"LOCAL_LLM_HOME": str(tmp_path / "home"), "LOCAL_LLM_SERVER__STORE_CHATS": "true"}
-    return load_settings(environment=environment)
+@pytest.fixture(autouse=True)
+def keeping(state: State, admin: Caller) -> None:
+    ProjectStore(state).update(admin.project_id, store_chats=True)
 
 
 @pytest.fixture
@@ -286,7 +286,8 @@ def test_earlier_answers_are_context_not_examples_and_tools_are_kept(
 
 
 def test_context_is_exported_as_the_model_saw_it_or_left_out(tmp_path: Path) -> None:
-    with running_gateway(tmp_path, **{"server.store_chats": True}) as world:
+    with running_gateway(tmp_path / "other") as world:
+        ProjectStore(world.state).update(world.admin.project_id, store_chats=True)
         engine, client, secret = TellingEngine(), world.client(), world.secrets["admin"]
         with (
             running(engine, world.settings.place.socket("engine")),  # type: ignore[arg-type]

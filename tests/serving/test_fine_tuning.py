@@ -255,7 +255,7 @@ def test_another_projects_jobs_are_not_found(
         ({"metadata": {str(n): "v" for n in range(17)}}, "metadata", 400),
         ({"integrations": [{"type": "wandb", "wandb": {"project": "x"}}]}, "integrations", 400),
         ({"lora": {"rank": 0}}, "lora.rank", 400),
-        ({"lora": {"rank": 32}}, "lora.rank", 400),  # above engine.max_lora_rank
+        ({"lora": {"rank": 513}}, "lora.rank", 400),  # above what vLLM serves
         ({"lora": {"alpha": "32"}}, "lora.alpha", 400),
         ({"lora": {"quantization": "8bit"}}, "lora.quantization", 400),
         ({"lora": {"early_stopping_epochs": 1}}, "lora.early_stopping_epochs", 400),

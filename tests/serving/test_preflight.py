@@ -2,10 +2,11 @@ import socket
 
 import pytest
 
+from local_llm.engine_settings import EngineSettings
 from local_llm.errors import ConflictError, InsufficientMemoryError, InvalidInputError
 from local_llm.keys import KeyStore
 from local_llm.models import FileRecord, Manifest, Model
-from local_llm.settings import EngineSettings, ServerSettings
+from local_llm.settings import ServerSettings
 from serving.engine import require_memory
 from serving.preflight import bind, require_keys_beyond_loopback, url_of
 

@@ -84,6 +84,13 @@ def test_a_device_that_cannot_be_shared_as_asked_is_told(settings: Settings, mod
     assert_told(done, "gpu.engine_devices names no device", "gpu.engine_devices")
 
 
+def test_engine_settings_that_cannot_be_are_told(settings: Settings, models: None) -> None:
+    done = serve(settings, "--port", "0", LOCAL_LLM_ENGINE__ARGUMENTS="['--uds', 'x.sock']")
+    assert_told(done, "engine.arguments: --uds", "the gateway reaches the engine there")
+    done = serve(settings, "--port", "0", LOCAL_LLM_ENGINE__CHAT_TEMPLATE="/nowhere.jinja")
+    assert_told(done, "engine.chat_template: there is no file /nowhere.jinja", "Jinja")
+
+
 def test_a_second_server_on_the_same_home_is_refused(settings: Settings, models: None) -> None:
     with exclusive_lock(settings.place.run / "server.lock", "the server"):
         assert_told(serve(settings, "--port", "0"), f"held by process {os.getpid()}", "stop that process")

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from index.documents.media_types import CODE, CSV, MARKDOWN, PDF, PLAIN, PPTX
@@ -69,6 +69,7 @@ def lost_words(text: str, passages: list[Passage]) -> list[str]:
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=markdown, media_type=kinds, overlap_tokens=st.integers(0, 12), token_ends=tokenizers)
+@example("a a\n## a\n## \u3002 \n  .\n## ", PLAIN, 5, bytes_with_ends)  # a shared piece began with blanks
 def test_no_word_is_lost_and_every_offset_holds(
     text: str, media_type: str, overlap_tokens: int, token_ends: TokenEnds
 ) -> None:

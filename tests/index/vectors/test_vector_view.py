@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from index.vectors.rows import RowStore
 from index.vectors.view import VectorView, ViewOptions
 from local_llm.errors import InvalidInputError
 
@@ -192,6 +193,30 @@ def test_a_removed_id_is_never_returned_by_a_search_begun_afterwards() -> None:
         thread.join()
     assert broken == []
     assert view.stats().rows == 500
+
+
+def test_rows_that_die_while_they_are_listed_leave_no_numbers_of_nothing() -> None:
+    count, wrong, done = 2000, [], threading.Event()
+    store = RowStore(1, count)
+    store.append(np.arange(1, count + 1), np.zeros(count, np.int32), np.ones((count, 1), np.float32))
+
+    def look() -> None:
+        while not done.is_set():
+            living = store.rows.living()
+            if len(living) and not (living[0] >= 0 and living[-1] < count and np.all(np.diff(living) > 0)):
+                wrong.append(living)
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(1000):
+        for row in range(count):
+            store.rows.live[row] = False
+        store.rows.live[:] = True
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
 
 
 def test_a_snapshot_of_other_options_is_not_opened(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The parts of bench_gateway.py: synthetic engine, load generator, the ways compared, phases and report."""

@@ -1,0 +1,162 @@
+"""From a request to its answer, over the way that every chat takes."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from local_llm.errors import LocalLLMError
+from local_llm.permissions import Caller
+from serving.answering.answer import Answer, ended_early, open_answer
+from serving.answering.prepare import CHAT, INTERACTIVE, Prepared, Question, prepare
+from serving.bodies import dump_json
+from serving.responses.chats import body_of, messages_of
+from serving.responses.draft import Draft
+from serving.responses.head import head_of
+from serving.responses.items import check_calls, items_of
+from serving.responses.requests import RESULTS, AskResponse, CreateResponse
+from serving.responses.store import Conversation
+from serving.responses.tools import tools_of
+from serving.responses.window import shortened
+from serving.responses.written import Events
+from serving.services import Services
+from serving.vector_stores.answers import hit_as_json
+
+Json = dict[str, Any]
+
+# Fields of a chat that errors may name, and what they were made from.
+NAMES = {
+    "messages": "input",
+    "collection": "tools",
+    "filters": "tools",
+    "response_format": "text",
+    "max_completion_tokens": "max_output_tokens",
+    "max_tokens": "max_output_tokens",
+    "reasoning_effort": "reasoning",
+}
+
+log = logging.getLogger("local_llm.gateway")
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A request ready for the engine, and what it is kept with."""
+
+    asked: CreateResponse
+    caller: Caller
+    items: list[Json]
+    conversation: Conversation
+    prepared: Prepared
+    stored: bool
+
+    def draft(self) -> tuple[Draft, Events]:
+        """Begun, and searched if anything was: that is over by now."""
+        draft = Draft(head_of(self.asked, self.prepared.target.model, stored=self.stored))
+        events = draft.begin()
+        if self.prepared.question.retrieval is not None and self.prepared.query is not None:
+            results = [_result(hit_as_json(hit)) for hit in self.prepared.hits]
+            events += draft.searched(self.prepared.query, results if self.asked.includes(RESULTS) else None)
+        return draft, events
+
+
+async def ask(
+    services: Services, caller: Caller, asked: CreateResponse, server_url: str, priority: int = INTERACTIVE
+) -> Asking:
+    """Raises: InvalidInputError, NotFoundError, UnavailableError."""
+    prepared, items, conversation = await prepared_for(services, caller, asked, server_url, priority)
+    stored = asked.store is not False and await asyncio.to_thread(services.responses.keeps, caller)
+    return Asking(asked, caller, items, conversation, prepared, stored)
+
+
+async def prepared_for(
+    services: Services, caller: Caller, asked: AskResponse, server_url: str, priority: int = INTERACTIVE
+) -> tuple[Prepared, list[Json], Conversation]:
+    """Raises: as ask()."""
+    items, tools = items_of(asked.input), tools_of(asked.tools, asked.tool_choice)
+    conversation = Conversation()
+    if asked.previous_response_id is not None:
+        conversation = await asyncio.to_thread(services.responses.conversation, caller, asked.previous_response_id)
+    said = [*conversation.items, *items]
+    check_calls(said)
+    body = body_of(asked, messages_of(asked.instructions, said), tools)
+    if asked.truncation == "auto":
+        body = await shortened(services, body)
+    with in_our_words():
+        question = Question(caller, CHAT, body, server_url, priority, retrieval=tools.retrieval)
+        return await prepare(services, question), items, conversation
+
+
+async def whole(services: Services, asking: Asking) -> bytes:
+    """JSON. Raises: RateLimitError, UnavailableError, EngineError."""
+    draft, _ = asking.draft()
+    with in_our_words():
+        async with open_answer(services, asking.prepared) as answer:
+            draft.feed(json.loads(await answer.whole())["choices"][0])
+    response, _ = draft.finish(answer.usage)
+    await _keep(services, asking, response)
+    return dump_json(response)
+
+
+async def stream(services: Services, asking: Asking) -> AsyncGenerator[Json, None]:
+    """Events. What fails before the first is raised; from then on it is told by `response.failed`.
+
+    Raises: RateLimitError, UnavailableError, EngineError.
+    """
+    draft: Draft | None = None
+    try:
+        with in_our_words():
+            async with open_answer(services, asking.prepared) as answer:
+                draft, begun = asking.draft()
+                for event in begun:
+                    yield event
+                async for event in _written(draft, answer):
+                    yield event
+        response, closing = draft.finish(answer.usage)
+        await _keep(services, asking, response)
+    except LocalLLMError as error:
+        if draft is None:
+            raise
+        closing = draft.fail(error)
+    except Exception:
+        if draft is None:
+            raise
+        log.exception("a response failed while it was streamed")
+        closing = draft.fail(LocalLLMError("the server had an error while it answered; it is in gateway.log"))
+    for event in closing:
+        yield event
+
+
+async def _written(draft: Draft, answer: Answer) -> AsyncIterator[Json]:
+    async for chunk in answer.chunks():
+        if "error" in chunk:
+            raise LocalLLMError(f"the engine could not go on: {chunk['error'].get('message')}")
+        for choice in chunk.get("choices", ()):
+            for event in draft.feed(choice):
+                yield event
+    if draft.finish_reason is None:
+        raise ended_early()
+
+
+async def _keep(services: Services, asking: Asking, response: Json) -> None:
+    """Before anybody sees that the response is complete."""
+    if asking.stored:
+        await asyncio.to_thread(services.responses.keep, asking.caller, response, asking.items, asking.conversation)
+
+
+@contextmanager
+def in_our_words() -> Iterator[None]:
+    """A chat's fields are named in errors as this API names them."""
+    try:
+        yield
+    except LocalLLMError as error:
+        name, _, _ = (error.param or "").partition("[")
+        error.param = NAMES.get(name, error.param)
+        raise
+
+
+def _result(hit: Json) -> Json:
+    text = hit.pop("content")[0]["text"]
+    return {**hit, "text": text}

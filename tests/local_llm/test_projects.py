@@ -1,0 +1,217 @@
+"""Projects: what they hold apart, and that archiving deletes nothing while removing leaves nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import inspect, text
+
+from local_llm.audit import Audit, AuditQuery
+from local_llm.errors import AuthenticationError, ConflictError, InvalidInputError, NotFoundError
+from local_llm.files import FileStore, QuotaExceededError
+from local_llm.keys import KeyStore
+from local_llm.permissions import Caller, local_admin
+from local_llm.profiles import Profile, ProfileStore
+from local_llm.projects import ProjectStore
+from local_llm.settings import Settings
+from local_llm.state import MIGRATIONS, Project, Row, State
+from local_llm.usage import Usage
+
+
+@pytest.fixture
+def projects(state: State) -> ProjectStore:
+    return ProjectStore(state)
+
+
+@pytest.fixture
+def run(settings: Settings):
+    def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "LOCAL_LLM_HOME": str(settings.home)}
+        line = [sys.executable, "-m", "local_llm", *arguments]
+        return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    return run_command
+
+
+def test_projects_are_found_by_id_and_name(projects: ProjectStore) -> None:
+    made = projects.create("support", log_content=True)
+    assert projects.get("support").id == projects.get(made.id).id == made.id
+    assert [row.name for row in projects.list()] == ["local", "support"]
+    changed = projects.update("support", name="help desk", store_chats=True, file_quota_bytes=7)
+    assert (changed.id, changed.log_content, changed.store_chats, changed.file_quota_bytes) == (
+        made.id,
+        True,
+        True,
+        7,
+    )
+    assert projects.update("help desk", file_quota_bytes=None).file_quota_bytes is None
+
+
+def test_what_a_project_cannot_be(projects: ProjectStore, admin: Caller) -> None:
+    projects.create("support")
+    with pytest.raises(ConflictError):
+        projects.create("support")
+    for name in ("", "  ", "x" * 129, "a\nb", "proj_x"):
+        with pytest.raises(InvalidInputError):
+            projects.create(name)
+    for values in ({"log_content": 1}, {"file_quota_bytes": 0}, {"collection_quota_bytes": True}):
+        with pytest.raises(InvalidInputError):
+            projects.update("support", **values)  # type: ignore[arg-type]
+    for refused in (lambda: projects.update("local", name="x"), lambda: projects.archive(admin, "local")):
+        with pytest.raises(ConflictError):
+            refused()
+    with pytest.raises(NotFoundError):
+        projects.get("nothing")
+
+
+def test_nobody_archives_the_project_of_the_key_that_asks(projects: ProjectStore) -> None:
+    made = projects.create("support")
+    with pytest.raises(ConflictError):
+        projects.archive(local_admin(made.id), "support")
+
+
+def test_archiving_deletes_nothing(projects: ProjectStore, state: State, settings: Settings, admin: Caller) -> None:
+    made = projects.create("support")
+    secret = KeyStore(state).create(made.id, "ana").secret
+    files = FileStore(settings, state)
+    row = files.add([b"hello"], filename="a.txt", purpose="user_data", project_id=made.id)
+    projects.archive(admin, made.id)
+    assert [one.name for one in projects.list()] == ["local"]
+    assert [one.name for one in projects.list(archived=True)] == ["local", "support"]
+    assert files.path(row.id).read_bytes() == b"hello"
+    with pytest.raises(AuthenticationError):
+        KeyStore(state).authenticate(secret)
+    with pytest.raises(ConflictError):
+        projects.active("support")
+
+
+def test_a_project_has_a_quota_of_its_own(projects: ProjectStore, state: State, settings: Settings) -> None:
+    made = projects.create("support", file_quota_bytes=10)
+    files = FileStore(settings, state)
+    files.add([b"12345678"], filename="a", purpose="user_data", project_id=made.id)
+    with pytest.raises(QuotaExceededError):
+        files.add([b"abcdefgh"], filename="b", purpose="user_data", project_id=made.id)
+    files.add([b"abcdefgh"], filename="b", purpose="user_data", project_id=state.local_project_id())
+
+
+def test_removing_leaves_nothing_of_it_and_everything_of_others(run, state: State, settings: Settings) -> None:
+    assert run("keys", "create", "boss", "--role", "owner").returncode == 0
+    for project in ("local", "support"):
+        assert project == "local" or run("projects", "create", project).returncode == 0
+        assert run("--project", project, "keys", "create", "ana").returncode == 0
+        assert run("--project", project, "profiles", "set", "plain", "--strategy", "base").returncode == 0
+    support = ProjectStore(state).get("support")
+    files = FileStore(settings, state)
+    kept = files.add([b"x"], filename="x", purpose="user_data", project_id=state.local_project_id())
+    gone = files.add([b"y"], filename="y", purpose="user_data", project_id=support.id)
+    usage = Usage(state)
+    usage.count(local_admin(support.id), "tiny", "completions", input_tokens=1)
+    usage.flush()
+
+    refused = run("projects", "remove", "support", "--yes")
+    assert refused.returncode == 1
+    assert "not archived" in refused.stderr
+    assert run("projects", "archive", "support").returncode == 0
+    assert "--yes" in run("projects", "remove", "support").stderr
+    done = run("projects", "remove", "support", "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {**json.loads(done.stdout), "removed": None} == {
+        "removed": None,
+        "keys": 1,
+        "files": 1,
+        "adapters": 0,
+        "jobs": 0,
+    }
+    with state.reading() as session:
+        for table in Row.metadata.sorted_tables:
+            if "project_id" in table.columns:
+                ids = set(session.scalars(table.select().with_only_columns(table.c.project_id)))
+                assert support.id not in ids, table
+    assert files.path(kept.id).exists()
+    assert not files.path(gone.id).exists()
+    assert len(ProfileStore(state).list(local_admin(state.local_project_id()))) == 1
+    (last,) = Audit(state).find(AuditQuery(limit=1))[0]
+    assert (last.action, last.object_id) == ("project.deleted", support.id)
+
+
+def test_the_project_with_the_only_keys_stays(run, state: State) -> None:
+    """Without it the box would have no keys, and answer anybody on this machine."""
+    run("projects", "create", "support")
+    run("--project", "support", "keys", "create", "ana")
+    run("projects", "archive", "support")
+    done = run("projects", "remove", "support", "--yes")
+    assert done.returncode == 1
+    assert "only keys" in done.stderr
+    assert KeyStore(state).any_created()
+
+
+def test_commands_work_in_the_project_named(run, state: State) -> None:
+    run("projects", "create", "support")
+    run("--project", "support", "profiles", "set", "plain", "--strategy", "base")
+    assert json.loads(run("--project", "support", "profiles", "list", "--json").stdout)[0]["name"] == "plain"
+    assert json.loads(run("profiles", "list", "--json").stdout) == []
+    unknown = run("--project", "nothing", "profiles", "list")
+    assert unknown.returncode == 1
+    assert "no project 'nothing'" in unknown.stderr
+
+
+def test_garbage_is_listed_first_and_removed_when_told(run, state: State, settings: Settings) -> None:
+    place = settings.place
+    left = [place.adapters / "adapter-x", place.collections / "vs_x", place.jobs / "ftjob-x"]
+    left += [place.derived / "encoder-0000"]
+    for folder in left:
+        folder.mkdir()
+        (folder / "data").write_bytes(b"12345")
+    left.append(place.files / "file-x")
+    left[-1].write_bytes(b"12345")
+    files, project = FileStore(settings, state), state.local_project_id()
+    kept = files.add([b"y"], filename="y", purpose="user_data", project_id=project)
+    young = place.adapters / "adapter-young"
+    young.mkdir()
+    for path in (*left, files.path(kept.id)):
+        os.utime(path, (0, 0))
+    audit = Audit(state)
+    audit.note(local_admin(project), "file.created", "file-x")
+    audit.flush()
+    with state.session() as session:
+        session.execute(text("UPDATE audit SET created_at = 5"))
+    listed = json.loads(run("gc", "--json").stdout)
+    assert {row["what"] for row in listed} == {
+        *(str(path.relative_to(place.root)) for path in left),
+        "1 past their time",
+    }
+    assert all(path.exists() for path in left)
+    assert run("gc", "--apply").returncode == 0
+    assert not any(path.exists() for path in left)
+    assert young.exists()
+    assert files.path(kept.id).exists()
+    assert json.loads(run("gc", "--json").stdout) == []
+
+
+def test_the_migration_goes_back_and_forth_with_keys_in_place(state: State, tmp_path: Path) -> None:
+    project = state.local_project_id()
+    secret = KeyStore(state).create(project, "boss", role="owner").secret
+    ProfileStore(state).set(local_admin(project), Profile("plain", "base"))
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    for step, revision in ((command.downgrade, "0003"), (command.upgrade, "head")):
+        with state._engine.begin() as connection:
+            config.attributes["connection"] = connection
+            step(config, revision)
+    caller = KeyStore(state).authenticate(secret)
+    assert caller.role == "admin"  # what an owner was before there were owners
+    (key,) = KeyStore(state).list(project)
+    assert key.account_id == f"svc_acct_{key.id.removeprefix('key_')}"
+    with state.reading() as session:
+        assert session.get_one(Project, project).log_content is False
+
+
+def test_the_migrated_schema_is_the_one_that_rows_are_written_for(state: State) -> None:
+    found = inspect(state._engine)
+    for table in Row.metadata.sorted_tables:
+        assert {column["name"] for column in found.get_columns(table.name)} == {c.name for c in table.columns}
