@@ -27,6 +27,8 @@ from local_llm.state import File, Project, State
 
 FINE_TUNE = "fine-tune"
 FINE_TUNE_RESULTS = "fine-tune-results"  # written by us at the end of a job; never uploaded, not in the quota
+# Answers of batches: written by us, so never refused, but in the quota, so that nothing can be uploaded over it.
+BATCH, BATCH_OUTPUT = "batch", "batch_output"
 
 ABANDONED_AFTER_SECONDS = 24 * 3600
 IDS_AT_ONCE = 500
@@ -131,6 +133,7 @@ class FileStore:
         project_id: str,
         key_id: str | None = None,
         max_bytes: int | None = None,
+        allow: Sequence[str] | None = None,
     ) -> FileWriter:
         """A writer for a file that arrives in chunks; `max_bytes` defaults to server.max_upload_bytes."""
         row = File(
@@ -139,6 +142,7 @@ class FileStore:
             filename=clean_filename(filename),
             purpose=purpose,
             key_id=key_id,
+            allow=None if allow is None else sorted(allow),
         )
         limit = self._default_max_bytes if max_bytes is None else max_bytes
         return FileWriter(self._folder, self._state, row, max_bytes=limit, quota_bytes=self._quota_bytes)
@@ -153,8 +157,9 @@ class FileStore:
         key_id: str | None = None,
         max_bytes: int | None = None,
         check: Check | None = None,
+        allow: Sequence[str] | None = None,
     ) -> File:
-        """Stores a file that is here, or chunks of one.
+        """Stores a file that is here, or chunks of one. `allow`: as in its row.
 
         `check` is called with the path of the whole file, under a temporary name, before anybody can find it.
 
@@ -162,7 +167,12 @@ class FileStore:
         is left of it then.
         """
         writer = self.begin(
-            filename=filename, purpose=purpose, project_id=project_id, key_id=key_id, max_bytes=max_bytes
+            filename=filename,
+            purpose=purpose,
+            project_id=project_id,
+            key_id=key_id,
+            max_bytes=max_bytes,
+            allow=allow,
         )
         try:
             for chunk in _chunks(source) if isinstance(source, Path) else source:
@@ -292,7 +302,7 @@ def _link(source: Path, target: Path, size: int) -> bool:
 
 def _refuse_over_quota(session: Session, row: File, quota_bytes: int) -> None:
     """Called in the transaction that adds `row`: of two uploads at once, the second sees the first."""
-    if row.purpose == FINE_TUNE_RESULTS:
+    if row.purpose in (FINE_TUNE_RESULTS, BATCH_OUTPUT):
         return
     contents = (
         select(File.sha256, File.bytes)

@@ -43,6 +43,11 @@ class Home:
         return self.root / "jobs"
 
     @property
+    def batches(self) -> Path:
+        """What was answered of batches that are not finished."""
+        return self.root / "batches"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 
@@ -66,6 +71,7 @@ class Home:
             self.derived,
             self.files,
             self.jobs,
+            self.batches,
             self.logs,
             self.run,
         ):

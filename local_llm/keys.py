@@ -201,6 +201,20 @@ class KeyStore:
                 if key is not None:
                     key.last_used_at = max(time, key.last_used_at or 0)
 
+    def holder(self, key_id: str) -> Caller:
+        """The holder of a key by its id, for work that goes on after its request was answered.
+
+        Raises: AuthenticationError if it is unknown, revoked or expired by now, or its project is archived.
+        """
+        with self._state.reading() as session:
+            query = select(Key, Project).join(Project, Project.id == Key.project_id).where(Key.id == key_id)
+            found = session.execute(query).first()
+        if found is None or found.Key.revoked_at is not None or found.Project.archived_at is not None:
+            raise AuthenticationError(f"the key {key_id} was revoked", hint="local-llm keys list")
+        if found.Key.expires_at is not None and found.Key.expires_at <= now():
+            raise AuthenticationError(f"the key {key_id} has expired", hint="local-llm keys list")
+        return _caller(found.Key, found.Project)
+
 
 def hash_of(secret: bytes) -> str:
     # Keys hold 256 random bits: a plain hash cannot be searched, a slow one would cost every request.

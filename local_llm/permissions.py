@@ -70,7 +70,9 @@ class Caller:
 
     def may_see(self, allow: Sequence[str] | None) -> bool:
         """Whether something that `allow` names is visible. None: everyone in the project."""
-        return allow is None or self.administers or not set(allow).isdisjoint(self.principals)
+        if allow is None or self.administers or not set(allow).isdisjoint(self.principals):
+            return True
+        return self.key_id is not None and key_principal(self.key_id) in allow
 
     def may_name(self, *names: str) -> bool:
         """Whether the key's scope holds a model by any of these names."""
@@ -83,6 +85,11 @@ class Caller:
     def may_open(self, allow: Sequence[str] | None, uploaded_by: str | None) -> bool:
         """Whether an upload is visible. Uploads lie outside collections: who reaches only some sees its own."""
         return self.may_see(allow) and (self.collections is None or uploaded_by == self.key_id)
+
+
+def key_principal(key_id: str) -> str:
+    """Names one key alone, for what was made for it. No document names it, and no search filters by it."""
+    return f"key:{key_id}"
 
 
 def local_admin(project_id: str) -> Caller:

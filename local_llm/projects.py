@@ -18,6 +18,8 @@ from local_llm.state import (
     LOCAL_PROJECT,
     Adapter,
     AuditEntry,
+    BatchRow,
+    ChatRow,
     Collection,
     File,
     Job,
@@ -27,6 +29,7 @@ from local_llm.state import (
     LedgerEntry,
     ProfileRow,
     Project,
+    ResponseRow,
     State,
     UsageRow,
 )
@@ -156,7 +159,7 @@ class ProjectStore:
         with self._state.session() as session:
             for child in (JobEvent, JobCheckpoint):
                 session.execute(delete(child).where(child.job_id.in_(jobs)))
-            for table in (ProfileRow, Job, LedgerEntry, AuditEntry, UsageRow):
+            for table in (ProfileRow, Job, BatchRow, ChatRow, ResponseRow, LedgerEntry, AuditEntry, UsageRow):
                 session.execute(delete(table).where(table.project_id == project_id))
             keys = session.scalars(delete(Key).where(Key.project_id == project_id).returning(Key.id)).all()
             session.execute(delete(Project).where(Project.id == project_id))

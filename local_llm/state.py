@@ -269,6 +269,65 @@ class UsageRow(Row):
     passages: Mapped[int]  # retrieved
 
 
+class BatchRow(Row):
+    """Requests in a file, answered at low priority. `lease` is the fence, as a job's."""
+
+    __tablename__ = "batches"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    key_id: Mapped[str | None]  # it is answered as this key asks; None: made on a box without keys
+    endpoint: Mapped[str]
+    input_file_id: Mapped[str]
+    server_url: Mapped[str]  # where its maker reached us: citations lead there
+    labels: Mapped[dict[str, Any]]  # `metadata` in the API
+    status: Mapped[str]
+    model: Mapped[str | None]  # if all requests name the same
+    problems: Mapped[dict[str, Any] | None]  # `errors` in the API
+    output_file_id: Mapped[str | None]
+    error_file_id: Mapped[str | None]
+    total: Mapped[int] = mapped_column(default=0)
+    completed: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    input_tokens: Mapped[int] = mapped_column(default=0)
+    cached_tokens: Mapped[int] = mapped_column(default=0)
+    output_tokens: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[int]
+    expires_at: Mapped[int]
+    in_progress_at: Mapped[int | None]
+    finalizing_at: Mapped[int | None]
+    completed_at: Mapped[int | None]
+    failed_at: Mapped[int | None]
+    expired_at: Mapped[int | None]
+    cancelling_at: Mapped[int | None]
+    cancelled_at: Mapped[int | None]
+    lease: Mapped[str | None]
+    lease_until: Mapped[float | None]
+
+
+class ChatRow(Row):
+    """A chat that was kept (`store`), and what people say of its answer."""
+
+    __tablename__ = "chats"
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    key_id: Mapped[str | None]
+    created_at: Mapped[int]
+    model: Mapped[str]  # as the answer names it
+    labels: Mapped[dict[str, Any]]  # `metadata` in the API
+    request: Mapped[dict[str, Any]]  # as the client sent it
+    answer: Mapped[dict[str, Any]]  # as the client got it
+    prompt: Mapped[dict[str, Any] | None]  # the messages as the model saw them, where these are others
+    rating: Mapped[str | None]  # "good" or "bad"
+    correction: Mapped[str | None]  # what the answer should have been
+    reviewer_note: Mapped[str | None]
+    rated_by: Mapped[str | None]  # a key
+    rated_at: Mapped[int | None]
+
+
+Index("batches_by_status", BatchRow.status, BatchRow.created_at)
+Index("batches_by_project", BatchRow.project_id, BatchRow.created_at)
+Index("chats_by_project", ChatRow.project_id, ChatRow.sequence)
 Index("jobs_by_status", Job.status, Job.created_at)
 Index("jobs_by_idempotency_key", Job.project_id, Job.idempotency_key, unique=True)
 Index("files_by_project", File.project_id, File.created_at)

@@ -52,10 +52,15 @@ def _ours(_request: Request, error: Exception) -> JSONResponse:
 
 def _invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    return respond(invalid_input(error))
+
+
+def invalid_input(error: RequestValidationError) -> InvalidInputError:
+    """The same in our words: all wrong fields, the first as its `param`."""
     details = error.errors()
     where = [".".join(str(part) for part in detail["loc"][1:]) for detail in details]
     text = "; ".join(f"{name}: {detail['msg']}" for name, detail in zip(where, details, strict=True))
-    return respond(InvalidInputError(text, param=where[0] or None))
+    return InvalidInputError(text, param=where[0] or None)
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:

@@ -12,8 +12,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from local_llm import __version__, offline
 from local_llm.settings import Settings, load_settings
 from serving import error_responses
+from serving.batches.worker import working
 from serving.relay import PATHS, Relay
 from serving.routes import (
+    batches,
+    chats,
     embeddings,
     files,
     fine_tuning,
@@ -53,14 +56,16 @@ def create_control(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.services = open_services(settings)
-        yield
+        async with working(app.state.services) as app.state.batches:
+            yield
         await app.state.services.close()
 
     app = FastAPI(title="Local LLM", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     error_responses.install(app)
     organization = (organization_projects, organization_keys, organization_usage)
+    asking = (responses, chats, batches)
     ours = (profiles, passages, health)
-    for routes in (embeddings, models, files, vector_stores, responses, fine_tuning, *organization, *ours):
+    for routes in (embeddings, models, files, vector_stores, *asking, fine_tuning, *organization, *ours):
         app.include_router(routes.router)
     return app
 

@@ -52,6 +52,8 @@ class Relay:
 
     async def _answer(self, question: Question, out: "_Out") -> None:
         services = self._services()
+        if question.path == CHAT and services.chats.wants(question):
+            out.keep = services.chats.add
         prepared = await prepare(services, question)
         async with open_answer(services, prepared) as answer:
             if question.streams:
@@ -66,17 +68,26 @@ class _Out:
     def __init__(self, send: Send):
         self._send = send
         self._begun = False
+        # Called with all that was sent right before its end: behind that, this may be cancelled as left.
+        self.keep: Callable[[Answer, list[bytes]], None] | None = None
 
     async def whole(self, answer: Answer) -> None:
         data = await answer.whole()
         length = (b"content-length", str(len(data)).encode())
         await self._begin([(b"content-type", JSON_TYPE), length, *headers_of(answer.prepared)])
+        if self.keep is not None:
+            self.keep(answer, [data])
         await self._send({"type": "http.response.body", "body": data})
 
     async def stream(self, answer: Answer) -> None:
         await self._begin([(b"content-type", EVENT_STREAM), *headers_of(answer.prepared)])
+        sent: list[bytes] = []
         async for block in answer.blocks():
             await self._send({"type": "http.response.body", "body": block, "more_body": True})
+            if self.keep is not None:
+                sent.append(block)
+        if self.keep is not None:
+            self.keep(answer, sent)
         await self._send({"type": "http.response.body", "body": b""})
 
     async def fail(self, response: Callable, scope: Scope, receive: Receive) -> None:

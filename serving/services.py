@@ -22,6 +22,7 @@ from local_llm.trailing import TrailingWriter
 from local_llm.usage import Usage
 from serving.access import Access
 from serving.admission import Admission
+from serving.chats.keeping import ChatKeeper
 from serving.engine_pool import Engine, open_engine
 from serving.responses.store import ResponseStore
 
@@ -47,6 +48,7 @@ class Services:
     projects: ProjectStore
     writer: TrailingWriter
     responses: ResponseStore
+    chats: ChatKeeper
 
     async def close(self) -> None:
         self.writer.close()
@@ -65,10 +67,17 @@ def open_services(settings: Settings) -> Services:
     responses = ResponseStore(state, settings.server.response_days)
     base = ModelStore(settings.place.models).get(settings.engine.model, "base").manifest
     keys, audit, usage = KeyStore(state), Audit(state), Usage(state)
-    access = Access(state, keys)
+    access, chats = Access(state, keys), ChatKeeper(state)
     retention = Retention(state, settings.server)
     writer = TrailingWriter(
-        [audit.flush, usage.flush, partial(_note_used, keys, access), retention.sweep_daily, responses.sweep_daily]
+        [
+            audit.flush,
+            usage.flush,
+            partial(_note_used, keys, access),
+            chats.write,
+            retention.sweep_daily,
+            responses.sweep_daily,
+        ]
     )
     writer.start()
     return Services(
@@ -88,6 +97,7 @@ def open_services(settings: Settings) -> Services:
         projects=ProjectStore(state),
         writer=writer,
         responses=responses,
+        chats=chats,
     )
 
 

@@ -1,4 +1,4 @@
-"""local-llm train dataset: training files out of other people's data sets."""
+"""local-llm train dataset: training files out of other people's data sets, and out of reviewed answers."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,12 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from local_llm.cli.context import AsJson
+from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.output import emit, progress_bar, talk
 from local_llm.errors import InvalidInputError, TrainingDataError
+from local_llm.fileio import staged_file
 
-app = typer.Typer(no_args_is_help=True, help="Training files: make them from other data sets.")
+app = typer.Typer(
+    no_args_is_help=True, help="Training files: make them from other data sets and from reviewed chats."
+)
 
+Rated = Literal["good", "corrected", "any"]
 Format = Literal["auto", "prompt-completion", "alpaca", "sharegpt", "chat"]
 
 
@@ -44,3 +48,45 @@ def import_(
         talk(f"a training file needs at least {MINIMUM_EXAMPLES} examples; this one has {done.rows}")
     text = f"{output}: {done.rows} rows from {done.format}"
     emit({"output": output, **asdict(done)}, text, as_json=as_json)
+
+
+@app.command("chats")
+def chats(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="Training file to write: JSONL in the chat format of OpenAI.")],
+    rated: Annotated[
+        Rated, typer.Option(help="Chats that were rated good, those that were corrected, or both.")
+    ] = "any",
+    with_context: Annotated[
+        bool, typer.Option("--with-context", help="Questions with the passages that were retrieved for them.")
+    ] = False,
+    model: Annotated[str | None, typer.Option(help="Only chats with this model or profile.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Writes reviewed chats as a training file. A correction takes the answer's place."""
+    from serving.chats.export import export
+    from serving.chats.rows import Filter, reviewed_chats
+    from training.examples.data import MINIMUM_EXAMPLES, check_training_file
+
+    box: CommandContext = context.obj
+    if out.exists() and not force:
+        raise InvalidInputError(f"{out} exists already", hint="give another --out, or --force")
+    written = left_out = 0
+    with staged_file(out) as file:
+        for chat in export(reviewed_chats(box.state, box.caller, Filter(model), rated), with_context=with_context):
+            written += chat.line is not None
+            left_out += chat.line is None
+            file.write(chat.line or b"")
+            if chat.line is None:
+                talk(f"{chat.chat_id} is left out: {chat.reason}")
+        if not written:
+            raise InvalidInputError(
+                f"no chat can be exported ({left_out} left out); nothing was written",
+                hint="rate them: POST /v1/chat/completions/ID/rating",
+            )
+    check_training_file(out, method="supervised", minimum=1)
+    if written < MINIMUM_EXAMPLES:
+        talk(f"a training file needs at least {MINIMUM_EXAMPLES} examples; this one has {written}")
+    text = f"{out}: {written} examples"
+    emit({"output": out, "examples": written, "left_out": left_out}, text, as_json=as_json)

@@ -97,7 +97,7 @@ async def _prepare_chat(services: Services, question: Question) -> Prepared:
         messages = with_context(messages, hits, retrieval.prompt)
     if profile is not None and profile.prompt and not profile.retrieves:
         messages = [{"role": "system", "content": profile.prompt}, *messages]
-    sent = {**question.body, "messages": messages, **_ours(question, target)}
+    sent = {**_theirs(question.body), "messages": messages, **_ours(question, target)}
     return Prepared(question, target, sent, hits, time.perf_counter() - started, query)
 
 
@@ -110,7 +110,14 @@ def _prepare_completion(services: Services, question: Question) -> Prepared:
             hint="POST /v1/chat/completions",
             param="model",
         )
-    return Prepared(question, target, {**question.body, **_ours(question, target)}, [], 0.0)
+    return Prepared(question, target, {**_theirs(question.body), **_ours(question, target)}, [], 0.0)
+
+
+def _theirs(body: Body) -> Body:
+    """What the engine is told of what the client sent: not what is kept here, nor what it is called."""
+    if "store" in body or "metadata" in body:
+        return {name: value for name, value in body.items() if name not in ("store", "metadata")}
+    return body
 
 
 def _ours(question: Question, target: Target) -> Body:

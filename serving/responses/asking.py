@@ -11,7 +11,7 @@ from typing import Any
 from local_llm.errors import LocalLLMError
 from local_llm.permissions import Caller
 from serving.answering.answer import Answer, ended_early, open_answer
-from serving.answering.prepare import CHAT, Prepared, Question, prepare
+from serving.answering.prepare import CHAT, INTERACTIVE, Prepared, Question, prepare
 from serving.bodies import dump_json
 from serving.responses.chats import body_of, messages_of
 from serving.responses.draft import Draft
@@ -62,15 +62,17 @@ class Asking:
         return draft, events
 
 
-async def ask(services: Services, caller: Caller, asked: CreateResponse, server_url: str) -> Asking:
+async def ask(
+    services: Services, caller: Caller, asked: CreateResponse, server_url: str, priority: int = INTERACTIVE
+) -> Asking:
     """Raises: InvalidInputError, NotFoundError, UnavailableError."""
-    prepared, items, conversation = await prepared_for(services, caller, asked, server_url)
+    prepared, items, conversation = await prepared_for(services, caller, asked, server_url, priority)
     stored = asked.store is not False and await asyncio.to_thread(services.responses.keeps, caller)
     return Asking(asked, caller, items, conversation, prepared, stored)
 
 
 async def prepared_for(
-    services: Services, caller: Caller, asked: AskResponse, server_url: str
+    services: Services, caller: Caller, asked: AskResponse, server_url: str, priority: int = INTERACTIVE
 ) -> tuple[Prepared, list[Json], Conversation]:
     """Raises: as ask()."""
     items, tools = items_of(asked.input), tools_of(asked.tools, asked.tool_choice)
@@ -83,7 +85,7 @@ async def prepared_for(
     if asked.truncation == "auto":
         body = await shortened(services, body)
     with in_our_words():
-        question = Question(caller, CHAT, body, server_url, retrieval=tools.retrieval)
+        question = Question(caller, CHAT, body, server_url, priority, retrieval=tools.retrieval)
         return await prepare(services, question), items, conversation
 
 

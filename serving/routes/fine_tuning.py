@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import re
 from typing import Annotated, Any
 from weakref import WeakValueDictionary
 
@@ -19,6 +18,7 @@ from local_llm.profiles import BASE
 from local_llm.servable import refuse_unservable_plan
 from local_llm.state import Job, JobCheckpoint, JobEvent
 from serving.bodies import read_json_object
+from serving.queries import metadata_filter
 from serving.services import Services, caller_of, note, services_of
 from training import jobs
 from training.examples.data import MINIMUM_EXAMPLES, check_training_file
@@ -30,7 +30,6 @@ router = APIRouter()
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 IDEMPOTENCY_KEY_LENGTH = 255
-METADATA_PAIR = re.compile(r"metadata\[(.+)\]")
 
 # Checking a large file takes seconds, in which a client may lose its connection and send the request again. The
 # second waits here for the first: it then finds the job that the first made.
@@ -55,7 +54,7 @@ def list_jobs(request: Request, after: str | None = None, limit: Limit = 20) -> 
     services = services_of(request)
     caller = caller_of(request)
     rows, has_more = jobs.list_jobs(
-        services.state, caller, after=after, limit=limit, metadata=_metadata_filter(request)
+        services.state, caller, after=after, limit=limit, metadata=metadata_filter(request)
     )
     return {"object": "list", "data": [_job_as_json(services, row) for row in rows], "has_more": has_more}
 
@@ -177,26 +176,6 @@ def _receipt(request: Request, body: dict[str, Any]) -> Receipt:
         # The openai client counts here how often it has sent this request before.
         is_retry=request.headers.get("x-stainless-retry-count", "").strip("0").isdecimal(),
     )
-
-
-def _metadata_filter(request: Request) -> dict[str, str] | None:
-    """From `metadata[k]=v`, given as often as there are pairs, or `metadata=null`. None: no filter.
-
-    Raises: InvalidInputError.
-    """
-    pairs: dict[str, str] = {}
-    given = request.query_params.multi_items()
-    found = [(name, value) for name, value in given if name.partition("[")[0] == "metadata"]
-    for name, value in found:
-        key = METADATA_PAIR.fullmatch(name)
-        if key is not None and key[1] not in pairs:
-            pairs[key[1]] = value
-        elif name != "metadata" or value != "null" or len(found) > 1:
-            raise InvalidInputError(
-                f"{name[:80]}={value[:80]}: expected metadata[key]=value, each key once, or metadata=null",
-                param="metadata",
-            )
-    return pairs if found else None
 
 
 def _job_as_json(services: Services, job: Job) -> dict[str, Any]:

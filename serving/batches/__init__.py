@@ -1,0 +1,1 @@
+"""Batches: files of requests, answered when nobody else asks, and nothing answered twice."""

@@ -1,0 +1,147 @@
+"""Batches as their holder sees them: claimed under a lease, counted, ended.
+
+A lease is a fence, as for jobs: the row holds a token of whoever works on the batch, and what names another is
+refused. Several gateways share the batches in this way, and one that was killed loses its own after seconds.
+"""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from local_llm.errors import ConflictError
+from local_llm.identifiers import new_id, now
+from local_llm.state import BatchRow, State
+from serving.answering.events import TokenUsage
+from serving.batches.requests import InputProblem, InputSummary
+from serving.batches.rows import UNFINISHED
+
+LEASE_SECONDS = 15.0
+# Of one key, so that its many batches leave the others' their turn.
+MOST_OF_A_KEY = 2
+
+End = Literal["completed", "failed", "expired", "cancelled"]
+
+
+class LeaseLostError(ConflictError):
+    """Another process has the batch by now: the holder must stop."""
+
+    code = "lease_lost"
+
+
+@dataclass(frozen=True)
+class Lease:
+    batch_id: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Counts:
+    completed: int
+    failed: int
+    usage: TokenUsage
+
+
+def claim_next(state: State, *, lease_seconds: float = LEASE_SECONDS) -> Lease | None:
+    """The oldest batch that nobody works on, of a key that has not several in work; None if there is none."""
+    moment = time.time()
+    waits = BatchRow.status.in_(UNFINISHED) & or_(BatchRow.lease_until.is_(None), BatchRow.lease_until < moment)
+    with state.reading() as session:  # looked at every second: writers are not held up for nothing
+        if session.scalars(select(BatchRow.id).where(waits).limit(1)).first() is None:
+            return None
+    with state.session() as session:
+        held = select(BatchRow.key_id).where(BatchRow.status.in_(UNFINISHED), BatchRow.lease_until >= moment)
+        busy = Counter(session.scalars(held))
+        for row in session.scalars(select(BatchRow).where(waits).order_by(BatchRow.created_at, BatchRow.id)):
+            if busy[row.key_id] < MOST_OF_A_KEY:
+                row.lease, row.lease_until = new_id("lease_"), moment + lease_seconds
+                return Lease(row.id, row.lease)
+    return None
+
+
+def load(state: State, lease: Lease) -> BatchRow:
+    """Raises: LeaseLostError."""
+    with state.reading() as session:
+        return _held(session, lease)
+
+
+def renew(state: State, lease: Lease, counts: Counts | None, *, lease_seconds: float = LEASE_SECONDS) -> BatchRow:
+    """The row as it is now, told how far the work is. Raises: LeaseLostError."""
+    with state.session() as session:
+        row = _held(session, lease)
+        row.lease_until = time.time() + lease_seconds
+        if counts is not None:
+            _count(row, counts)
+        return row
+
+
+def release(state: State, lease: Lease, *, pause_seconds: float = 0) -> None:
+    """Whoever claims it next goes on with it, after a pause. Harmless if it is held no longer."""
+    with state.session() as session:
+        row = session.get(BatchRow, lease.batch_id)
+        if row is not None and row.lease == lease.token:
+            row.lease, row.lease_until = None, time.time() + pause_seconds if pause_seconds else None
+
+
+def begin(state: State, lease: Lease, found: InputSummary) -> None:
+    """The input was checked. Raises: LeaseLostError."""
+    with state.session() as session:
+        row = _held(session, lease)
+        row.total, row.model, row.in_progress_at = found.total, found.model, now()
+        if row.status == "validating":  # else it was cancelled meanwhile
+            row.status = "in_progress"
+
+
+def begin_finalizing(state: State, lease: Lease) -> None:
+    """Raises: LeaseLostError."""
+    with state.session() as session:
+        row = _held(session, lease)
+        row.finalizing_at = row.finalizing_at or now()
+        if row.status == "in_progress":
+            row.status = "finalizing"
+
+
+def end(
+    state: State,
+    lease: Lease,
+    ending: End,
+    *,
+    counts: Counts | None = None,
+    output_file_id: str | None = None,
+    error_file_id: str | None = None,
+    problems: list[InputProblem] | None = None,
+) -> None:
+    """One that is being cancelled ends cancelled, however far it came. Raises: LeaseLostError, changing nothing."""
+    with state.session() as session:
+        row = _held(session, lease)
+        ending = "cancelled" if row.status == "cancelling" else ending
+        row.status, row.lease, row.lease_until = ending, None, None
+        setattr(row, f"{ending}_at", now())
+        row.output_file_id, row.error_file_id = output_file_id, error_file_id
+        if counts is not None:
+            _count(row, counts)
+        if problems:
+            row.problems = {"data": [problem.as_json() for problem in problems]}
+
+
+def is_unfinished(state: State, batch_id: str) -> bool:
+    with state.reading() as session:
+        row = session.get(BatchRow, batch_id)
+        return row is not None and row.status in UNFINISHED
+
+
+def _count(row: BatchRow, counts: Counts) -> None:
+    row.completed, row.failed = counts.completed, counts.failed
+    row.input_tokens, row.output_tokens = counts.usage.input_tokens, counts.usage.output_tokens
+    row.cached_tokens = counts.usage.cached_tokens
+
+
+def _held(session: Session, lease: Lease) -> BatchRow:
+    """The batch, if the lease still holds it. A lease that ran out but that nobody took is still good."""
+    row = session.get(BatchRow, lease.batch_id)
+    if row is None or row.status not in UNFINISHED or row.lease != lease.token:
+        raise LeaseLostError(f"batch {lease.batch_id} is no longer held by this process")
+    return row

@@ -1,0 +1,139 @@
+"""The buffer between answers and their table: who answers hands a chat over and goes on.
+
+A kept chat is durable within a second of its last byte. A kill in that second loses it: nothing was acknowledged.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from local_llm.errors import InvalidInputError
+from local_llm.identifiers import new_id, now
+from local_llm.state import ChatRow, State
+from serving.answering.events import TokenUsage
+from serving.chats.assembling import streamed_answer, whole_answer
+from serving.vector_stores.requests import Metadata
+
+if TYPE_CHECKING:
+    from serving.answering.answer import Answer
+    from serving.answering.prepare import Prepared, Question
+
+# Larger ones hold images; nobody trains on them, and the state database stays small.
+LARGEST_CHAT_CHARACTERS = 1 << 20
+# What may wait for a slow disk. Beyond, chats are answered and not kept.
+MOST_WAITING_CHARACTERS = 64 << 20
+
+METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(Metadata)
+
+log = logging.getLogger("local_llm.chats")
+
+
+@dataclass(frozen=True)
+class _Chat:
+    prepared: "Prepared"
+    sent: Sequence[bytes]
+    usage: TokenUsage
+    ended_at: int
+    size: int
+
+
+class ChatKeeper:
+    """wants() and add() never wait; write() is called once a second by the thread of rows that may trail."""
+
+    def __init__(self, state: State):
+        self._state = state
+        self._waiting: deque[_Chat] = deque()
+        self._size = 0
+        self._writing = threading.Lock()
+
+    def wants(self, question: "Question") -> bool:
+        """Whether this chat is to be kept. Raises: InvalidInputError."""
+        store = question.body.get("store")
+        if store is None or store is False:
+            return False
+        if store is not True:
+            raise InvalidInputError(f"store: expected true or false, not {store!r:.60}", param="store")
+        if not question.caller.keeps.store_chats:
+            return False
+        _refuse_metadata(question.body.get("metadata"))
+        return True
+
+    def add(self, answer: "Answer", sent: Sequence[bytes]) -> None:
+        """Takes a chat whose answer is all there."""
+        size = _size_of(answer.prepared.question.body.get("messages")) + sum(map(len, sent))
+        if size > LARGEST_CHAT_CHARACTERS or self._size + size > MOST_WAITING_CHARACTERS:
+            log.warning("a chat of %d characters is not kept: too large, or too many wait", size)
+            return
+        self._size += size
+        self._waiting.append(_Chat(answer.prepared, sent, answer.usage, now(), size))
+
+    def write(self) -> None:
+        """Returns when all that was added before is in the database. Any thread may call it.
+
+        Raises: SQLAlchemyError: what could not be written waits on.
+        """
+        with self._writing:
+            chats = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            if not chats:
+                return
+            try:
+                self._insert([row for chat in chats if (row := _row_of(chat)) is not None])
+            except SQLAlchemyError:
+                self._waiting.extendleft(reversed(chats))
+                raise
+            self._size -= sum(chat.size for chat in chats)
+
+    def _insert(self, rows: list[ChatRow]) -> None:
+        with self._state.session() as session:
+            there = set(session.scalars(select(ChatRow.id).where(ChatRow.id.in_([row.id for row in rows]))))
+            session.add_all(row for row in rows if row.id not in there)
+
+
+def _row_of(chat: _Chat) -> ChatRow | None:
+    """None for a stream that did not come to its end, or an answer of another shape than the API's."""
+    prepared = chat.prepared
+    question = prepared.question
+    try:
+        answer = streamed_answer(chat.sent, chat.usage) if question.streams else whole_answer(chat.sent)
+        if answer is None:
+            return None
+        seen = prepared.body["messages"]
+        return ChatRow(
+            id=str(answer.get("id") or new_id("chatcmpl-")),
+            project_id=question.caller.project_id,
+            key_id=question.caller.key_id,
+            created_at=chat.ended_at,
+            model=str(answer.get("model") or prepared.target.model),
+            labels=question.body.get("metadata") or {},
+            request={key: value for key, value in question.body.items() if key not in ("metadata", "store")},
+            answer=answer,
+            prompt=None if seen == question.body["messages"] else {"messages": seen},
+        )
+    except Exception as error:  # one odd chat holds up no other
+        log.error("a chat could not be kept", exc_info=error)
+        return None
+
+
+def _refuse_metadata(value: Any) -> None:
+    """Raises: InvalidInputError."""
+    try:
+        if value is not None:
+            METADATA.validate_python(value)
+    except ValidationError as error:
+        raise InvalidInputError(f"metadata: {error.errors()[0]['msg']}", param="metadata") from None
+
+
+def _size_of(messages: Any) -> int:
+    """Characters of all texts, however deep, without writing them out."""
+    if isinstance(messages, str):
+        return len(messages)
+    if isinstance(messages, dict):
+        return sum(map(_size_of, messages.values()))
+    return sum(map(_size_of, messages)) if isinstance(messages, list) else 0
