@@ -1,7 +1,7 @@
 """The gateway's side of vLLM: requests over the engine's Unix socket, adapters made known on first use."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from serving.bodies import dump_json
 HEALTH_TIMEOUT_SECONDS = 2.0
 ADAPTER_TIMEOUT_SECONDS = 120.0
 UNLOAD_TIMEOUT_SECONDS = 10.0
+METRICS_TIMEOUT_SECONDS = 2.0
+
+NO_HEADERS: Mapping[str, str] = {}
 
 
 class EngineClient:
@@ -45,15 +48,27 @@ class EngineClient:
             self._known_adapters.clear()
             return False
 
+    async def metrics(self) -> bytes:
+        """What the engine says of itself to Prometheus; nothing if it is not up."""
+        timeout = aiohttp.ClientTimeout(total=METRICS_TIMEOUT_SECONDS)
+        try:
+            async with self._session.get("/metrics", timeout=timeout) as response:
+                return await response.read() if response.status == 200 else b""
+        except (aiohttp.ClientError, TimeoutError):
+            return b""
+
     @asynccontextmanager
-    async def post(self, path: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An open response: read it, or stream it. Leaving the block early cancels the generation.
+    async def post(
+        self, path: str, body: dict[str, Any], headers: Mapping[str, str] = NO_HEADERS
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An open response: read it, or stream it. Leaving the block early cancels the generation. `headers` hand
+        on a trace.
 
         Raises: UnavailableError if the engine is down, EngineError on any status but 200.
         """
         try:
             async with self._session.post(
-                path, data=dump_json(body), headers={"content-type": "application/json"}
+                path, data=dump_json(body), headers={"content-type": "application/json", **headers}
             ) as response:
                 if response.status >= 500 and self._training_job() is not None:
                     raise self._absence()  # it is on its way down

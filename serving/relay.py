@@ -9,14 +9,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from local_llm.errors import LocalLLMError
+from local_llm.errors import LocalLLMError, UnavailableError
 from serving.answering.answer import Answer, open_answer
+from serving.answering.events import END
 from serving.answering.prepare import CHAT, COMPLETION, Prepared, Question, prepare
-from serving.bodies import ClientLeftError, parse_json_object, read_body
+from serving.bodies import ClientLeftError, dump_json, parse_json_object, read_body, refuse_declared
 from serving.error_responses import respond, unexpected
 from serving.services import Services, caller_of
+from serving.telemetry.record import Headers, Record
 
 PATHS = (CHAT, COMPLETION)
 
@@ -33,30 +36,50 @@ class Relay:
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        out = _Out(send)
+        services = self._services()
+        record = services.observer.begin(scope, scope["path"])
+        out = _Out(send, services, record)
         try:
-            question = await self._question(scope, receive)
+            question = await self._question(services, record, scope, receive)
             async with _while_wanted(receive):
-                await self._answer(question, out)
+                await self._answer(services, question, out)
         except ClientLeftError:
-            pass
+            record.left = True
         except LocalLLMError as error:
-            await out.fail(respond(error), scope, receive)
+            record.note(error)
+            await out.fail(respond(error))
+        except asyncio.CancelledError:
+            if not services.draining:
+                raise
+            await out.cut()
         except Exception as error:
-            await out.fail(unexpected(scope["method"], scope["path"], error), scope, receive)
+            await out.fail(unexpected(record, error))
+        finally:
+            services.observer.end(record)
 
-    async def _question(self, scope: Scope, receive: Receive) -> Question:
-        services, request = self._services(), Request(scope)
-        caller = caller_of(request, services)
+    async def _question(self, services: Services, record: Record, scope: Scope, receive: Receive) -> Question:
+        request = Request(scope)
+        record.caller = caller = caller_of(request, services)
         limits = services.settings.server
+        refuse_declared(request.headers, limits.max_body_bytes)
         data = await read_body(receive, limits.max_body_bytes, limits.body_timeout_seconds)
         url = str(request.base_url).rstrip("/")
-        return Question(caller, scope["path"], parse_json_object(data), url)
+        body = parse_json_object(data)
+        return Question(
+            caller,
+            scope["path"],
+            body,
+            url,
+            request_id=record.request_id,
+            asked_at=record.began,
+            span=record.span,
+        )
 
-    async def _answer(self, question: Question, out: "_Out") -> None:
-        services = self._services()
+    async def _answer(self, services: Services, question: Question, out: "_Out") -> None:
         prepared = await prepare(services, question)
+        out.record.model, out.record.strategy = prepared.target.model, prepared.strategy
         async with open_answer(services, prepared) as answer:
+            out.record.usage = answer.usage
             if question.streams:
                 await out.stream(answer)
             else:
@@ -66,37 +89,54 @@ class Relay:
 class _Out:
     """What goes back to the client."""
 
-    def __init__(self, send: Send):
+    def __init__(self, send: Send, services: Services, record: Record):
         self._send = send
-        self._begun = False
+        self._services = services
+        self._streaming = False
+        self.record = record
 
     async def whole(self, answer: Answer) -> None:
         data = await answer.whole()
         length = (b"content-length", str(len(data)).encode())
-        await self._begin([(b"content-type", JSON_TYPE), length, *_headers(answer.prepared)])
+        await self._begin(200, [(b"content-type", JSON_TYPE), length, *_timing(answer.prepared)])
         await self._send({"type": "http.response.body", "body": data})
 
     async def stream(self, answer: Answer) -> None:
-        await self._begin([(b"content-type", EVENT_STREAM), *_headers(answer.prepared)])
+        await self._begin(200, [(b"content-type", EVENT_STREAM), *_timing(answer.prepared)])
+        self._streaming = True
         async for block in answer.blocks():
             await self._send({"type": "http.response.body", "body": block, "more_body": True})
+        self.record.first_token_seconds = answer.first_seconds
+        self._streaming = False
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def fail(self, response: Callable, scope: Scope, receive: Receive) -> None:
-        if not self._begun:
-            await response(scope, receive, self._send)
+    async def fail(self, response: JSONResponse) -> None:
+        if not self.record.status:
+            await self._begin(response.status_code, response.raw_headers)
+            await self._send({"type": "http.response.body", "body": response.body})
 
-    async def _begin(self, headers: list[tuple[bytes, bytes]]) -> None:
-        self._begun = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+    async def cut(self) -> None:
+        """Ends an answer that outlasts the server."""
+        error = UnavailableError("the server is being stopped", hint="ask again")
+        self.record.note(error)
+        if self._streaming:
+            event = b"data: " + dump_json(error.envelope()) + END
+            await self._send({"type": "http.response.body", "body": event})
+        else:
+            await self.fail(respond(error))
+
+    async def _begin(self, status: int, headers: Headers) -> None:
+        record, services = self.record, self._services
+        record.status = status
+        ours = record.headers(services.organization) + services.limits.headers(record.caller)
+        await self._send({"type": "http.response.start", "status": status, "headers": headers + ours})
 
 
-def _headers(prepared: Prepared) -> list[tuple[bytes, bytes]]:
-    headers = [(b"x-request-id", prepared.question.request_id.encode())]
-    if prepared.retrieved:  # in milliseconds (W3C Server Timing)
-        duration = f"retrieval;dur={prepared.retrieval_seconds * 1000:.1f}"
-        headers.append((b"server-timing", duration.encode()))
-    return headers
+def _timing(prepared: Prepared) -> Headers:
+    if not prepared.retrieved:
+        return []
+    duration = f"retrieval;dur={prepared.retrieval_seconds * 1000:.1f}"  # in milliseconds (W3C Server Timing)
+    return [(b"server-timing", duration.encode())]
 
 
 @asynccontextmanager

@@ -19,7 +19,10 @@ from local_llm.settings import Settings
 from local_llm.state import State, open_state
 from serving.admission import Admission
 from serving.engine_client import EngineClient
+from serving.limits import Limits
 from serving.preflight import is_loopback
+from serving.telemetry.observer import Observer
+from serving.telemetry.siblings import Siblings, Snapshot
 
 
 @dataclass
@@ -34,21 +37,33 @@ class Services:
     engine: EngineClient
     index: AsyncIndexClient
     admission: Admission
+    limits: Limits
+    observer: Observer
+    siblings: Siblings
+    organization: bytes  # for a header
+    draining: bool = False  # what runs comes to its end; soon nobody is let in
 
     async def close(self) -> None:
+        self.siblings.close()
+        self.observer.close()
         await self.engine.close()
         await self.index.close()
         self.state.close()
 
 
-def open_services(settings: Settings) -> Services:
-    """Opens everything. Needs a running event loop for the two clients."""
+def open_services(settings: Settings, number: int = 0) -> Services:
+    """Opens everything. Needs a running event loop for the two clients. `number` is the gateway process's."""
     state = open_state(settings.place)
     files = FileStore(settings, state)
     files.remove_abandoned()
     adapters = AdapterRegistry(settings, state)
     adapters.remove_abandoned()
     base = ModelStore(settings.place.models).get(settings.engine.model, "base").manifest
+    admission, observer = Admission(settings.server), Observer(settings.telemetry)
+
+    def snapshot() -> Snapshot:
+        return observer.metrics.snapshot(running=admission.running, waiting=admission.waiting)
+
     return Services(
         settings=settings,
         state=state,
@@ -63,7 +78,11 @@ def open_services(settings: Settings) -> Services:
             partial(training_job, settings),
         ),
         index=AsyncIndexClient(settings.place.socket("index"), settings.server.request_timeout_seconds),
-        admission=Admission(settings.server),
+        admission=admission,
+        limits=Limits(processes=settings.server.processes),
+        observer=observer,
+        organization=settings.organization.encode(),
+        siblings=Siblings(settings.place, number, settings.server.processes, snapshot),
     )
 
 
@@ -79,14 +98,17 @@ def caller_of(request: Request, services: Services | None = None) -> Caller:
     services = services or services_of(request)
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     if not services.keys.any_created():
-        _refuse_strange_pages(request)
-        return local_admin(services.state.local_project_id())
-    if scheme.lower() != "bearer" or not secret:
+        refuse_strange_pages(request)
+        caller = local_admin(services.state.local_project_id())
+    elif scheme.lower() != "bearer" or not secret:
         raise AuthenticationError("You didn't provide an API key.", hint="send it as: Authorization: Bearer KEY")
-    return services.keys.authenticate(secret.strip())
+    else:
+        caller = services.keys.authenticate(secret.strip())
+    request.scope["caller"] = caller  # for those who look on
+    return caller
 
 
-def _refuse_strange_pages(request: Request) -> None:
+def refuse_strange_pages(request: Request) -> None:
     """Without keys whoever reaches loopback is an admin, and a page in a browser on this machine reaches it: by
     a name that it lets point here, or by posting without reading the answer. Both show in these headers.
 

@@ -26,6 +26,7 @@ from local_llm.settings import Settings
 from local_llm.state import open_state
 from serving import engine, preflight
 from serving.children import Child, Children, Talk
+from serving.tls import certificate_of
 from training import trainer
 
 ENGINE = "engine"
@@ -33,22 +34,34 @@ POLL_SECONDS = 0.2
 # A job that is stopped with its trainer may finish a step and write a checkpoint.
 TRAINER_GRACE_SECONDS = trainer.GRACE_SECONDS + 5
 
+# What a gateway needs to end beside the time that its running answers get.
+GATEWAY_MORE_SECONDS = 5
+
 Plan = Callable[[Settings, Path | None, Model, socket.socket], list[Child]]
 
 
 def plan(settings: Settings, settings_file: Path | None, model: Model, listener: socket.socket) -> list[Child]:
-    """The four processes of a server."""
+    """The four processes of a server, the gateway as often as the settings say."""
     place = settings.place
     ours = offline.environment()
     serving = {**ours, **device.engine_environment(settings)}
     options = ["--settings", str(settings_file)] if settings_file else []
-    descriptor = listener.fileno()
+    descriptor, server = listener.fileno(), settings.server
 
     def child(name: str, *line: str, environment: Mapping[str, str] = ours, **rest: Any) -> Child:
         return Child(name, (sys.executable, "-m", *line, *options), environment, place.logs / f"{name}.log", **rest)
 
+    gateways = [
+        child(
+            f"gateway-{number}" if number else "gateway",
+            *("serving.gateway", "--fd", str(descriptor), "--number", str(number)),
+            pass_fds=(descriptor,),
+            grace_seconds=server.drain_seconds + server.drain_notice_seconds + GATEWAY_MORE_SECONDS,
+        )
+        for number in range(server.processes)
+    ]
     return [
-        child("gateway", "serving.gateway", "--fd", str(descriptor), pass_fds=(descriptor,)),
+        *gateways,
         Child(
             ENGINE,
             engine.command(settings, model, place.socket("engine")),
@@ -93,10 +106,12 @@ class Supervisor:
             try:
                 self._watch(children)
             finally:
+                listener.close()  # with the gateways' own, so that nobody new waits for an answer
                 children.end()
         self._talk("stopped")
 
     def _check(self) -> Model:
+        certificate_of(self._settings.server)
         device.require_sharing(self._settings)
         state = open_state(self._settings.place)
         try:
@@ -121,7 +136,7 @@ class Supervisor:
             self._talk(f"ended a leftover {name} process of an earlier run")
 
     def _announce(self, listener: socket.socket) -> None:
-        url = preflight.url_of(listener)
+        url = preflight.url_of(listener, tls=self._settings.server.tls_certificate is not None)
         write_json(self._settings.place.run / "server.json", {"url": url})
         self._talk(f"listening on {url}; starting the engine (its log: {self._settings.place.logs / 'engine.log'})")
 

@@ -5,6 +5,7 @@ The engine's bytes pass unchanged except in answers made with context.
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -27,6 +28,7 @@ class Answer:
     def __init__(self, prepared: Prepared, response: aiohttp.ClientResponse):
         self.prepared = prepared
         self.usage = TokenUsage()
+        self.first_seconds: float | None = None  # from the question to the first piece of a stream
         self._response = response
 
     async def whole(self) -> bytes:
@@ -45,7 +47,7 @@ class Answer:
                 async for event in self._cited_events():
                     yield event
             else:
-                async for events in whole_events(self._response.content):
+                async for events in self._events():
                     left = without_usage(events, self.usage, told=self.prepared.tells_usage)
                     if left:
                         yield left
@@ -85,10 +87,19 @@ class Answer:
 
     async def _plain_events(self) -> AsyncIterator[bytes]:
         """One event at a time."""
-        async for events in whole_events(self._response.content):
+        async for events in self._events():
             for event in without_usage(events, self.usage, told=self.prepared.tells_usage).split(END):
                 if event:
                     yield event + END
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        events = whole_events(self._response.content)
+        async for first in events:
+            self.first_seconds = time.perf_counter() - self.prepared.question.asked_at
+            yield first
+            break
+        async for block in events:
+            yield block
 
     def _citing(self) -> Cited:
         prepared = self.prepared
@@ -106,24 +117,32 @@ async def open_answer(services: Services, prepared: Prepared) -> AsyncIterator[A
         services.admission.enter(question.caller, question.priority),
         _engine_response(services, prepared) as response,
     ):
-        yield Answer(prepared, response)
+        answer = Answer(prepared, response)
+        try:
+            yield answer
+        finally:
+            services.limits.spent(question.caller, answer.usage.input_tokens + answer.usage.output_tokens)
+            services.observer.answered(
+                prepared.target.model, prepared.strategy, answer.usage, answer.first_seconds, question.asked_at
+            )
 
 
 @asynccontextmanager
 async def _engine_response(services: Services, prepared: Prepared) -> AsyncIterator[aiohttp.ClientResponse]:
     adapter, path = prepared.target.adapter, prepared.question.path
     async with AsyncExitStack() as stack:
+        carried = stack.enter_context(services.observer.engine_span(prepared.question.span))
         if adapter is not None:
             await _load(services, adapter)
         try:
-            response = await stack.enter_async_context(services.engine.post(path, prepared.body))
+            response = await stack.enter_async_context(services.engine.post(path, prepared.body, carried))
         except EngineError as error:
             if error.status != 404 or adapter is None:
                 raise
             # The engine was restarted since: it knows the adapter no longer.
             services.engine.forget_adapter(adapter.name)
             await _load(services, adapter)
-            response = await stack.enter_async_context(services.engine.post(path, prepared.body))
+            response = await stack.enter_async_context(services.engine.post(path, prepared.body, carried))
         yield response
 
 

@@ -1,7 +1,6 @@
 """From a question to a request ready for the engine: resolve the model, retrieve, assemble the prompt."""
 
 import hashlib
-import os
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ from local_llm.permissions import Caller
 from local_llm.prompts import last_user_position, text_of, with_context
 from serving.answering.targets import Target, resolve
 from serving.services import Services
+from serving.telemetry.record import new_request_id
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 
@@ -19,10 +19,6 @@ CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 INTERACTIVE, BATCH = 0, 1
 
 Body = dict[str, Any]
-
-
-def new_request_id() -> str:
-    return f"req_{os.urandom(12).hex()}"
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,8 @@ class Question:
     server_url: str = ""
     priority: int = INTERACTIVE
     request_id: str = field(default_factory=new_request_id)
+    asked_at: float = field(default_factory=time.perf_counter)
+    span: Any = None  # of OpenTelemetry, where the request is traced
 
     @property
     def streams(self) -> bool:
@@ -59,6 +57,12 @@ class Prepared:
         return self.target.profile is not None and self.target.profile.retrieves
 
     @property
+    def strategy(self) -> str:
+        if self.target.profile is not None:
+            return self.target.profile.strategy
+        return "base" if self.target.adapter is None else "fine_tuned"
+
+    @property
     def writes_markers(self) -> bool:
         """Markers go into prose only: not into JSON, nor beside log-probabilities of the very tokens."""
         response_format = (self.body.get("response_format") or {}).get("type", "text")
@@ -73,7 +77,16 @@ class Prepared:
 
 
 async def prepare(services: Services, question: Question) -> Prepared:
-    """Raises: InvalidInputError, ModelNotFoundError, UnavailableError."""
+    """Raises: InvalidInputError, ModelNotFoundError, RateLimitError, UnavailableError."""
+    if question.priority == INTERACTIVE:
+        services.limits.enter(question.caller)
+    prepared = await _prepare(services, question)
+    if prepared.retrieved:
+        services.observer.retrieved(question.span, prepared.retrieval_seconds)
+    return prepared
+
+
+async def _prepare(services: Services, question: Question) -> Prepared:
     if question.path == COMPLETION:
         return _prepare_completion(services, question)
     return await _prepare_chat(services, question)

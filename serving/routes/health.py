@@ -18,9 +18,12 @@ def health() -> dict[str, str]:
 async def ready(request: Request) -> JSONResponse:
     """200 once the engine answers and, so that profiles can retrieve, the index server does.
 
-    Its status is "training" while the engine is stopped for a job (gpu.sharing = "stop").
+    Its status is "draining" from when the server is told to stop, and "training" while the engine is stopped for a
+    job (gpu.sharing = "stop").
     """
     services = services_of(request)
+    if services.draining:
+        return JSONResponse({"status": "draining"}, status_code=503)
     parts = {"engine": await services.engine.ready(), "index": await services.index.ready()}
     status = {name: "up" if up else "starting" for name, up in parts.items()}
     if all(parts.values()):
