@@ -18,7 +18,7 @@ from serving.answering.cited import Cited, cite_delta, cite_message
 from serving.answering.events import END, TokenUsage, chunk_of, whole_events, without_usage
 from serving.answering.prepare import Prepared
 from serving.bodies import dump_json
-from serving.engine_client import EngineError
+from serving.engine_client import NO_HEADERS, EngineError
 from serving.services import Services
 
 
@@ -129,9 +129,9 @@ async def open_answer(services: Services, prepared: Prepared) -> AsyncIterator[A
 
 @asynccontextmanager
 async def _engine_response(services: Services, prepared: Prepared) -> AsyncIterator[aiohttp.ClientResponse]:
-    adapter, path = prepared.target.adapter, prepared.question.path
+    adapter, path, span = prepared.target.adapter, prepared.question.path, prepared.question.span
     async with AsyncExitStack() as stack:
-        carried = stack.enter_context(services.observer.engine_span(prepared.question.span))
+        carried = stack.enter_context(services.observer.engine_span(span)) if span is not None else NO_HEADERS
         if adapter is not None:
             await _load(services, adapter)
         try:

@@ -58,10 +58,8 @@ class Observer:
 
     @contextmanager
     def engine_span(self, span: Any) -> Iterator[Mapping[str, str]]:
-        """What the engine does during the block; the headers that tell it of the trace."""
-        if self.tracing is None or span is None:
-            yield {}
-            return
+        """What the engine does during the block, below the request's span; headers that tell it of the trace."""
+        assert self.tracing is not None
         below = self.tracing.below(span, "engine")
         try:
             yield self.tracing.headers(below)

@@ -93,7 +93,7 @@ def engine_at(path: Path, answer: Callable[[web.Request], Awaitable[web.StreamRe
     loop = asyncio.new_event_loop()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app, handler_cancellation=True)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
 
     async def start() -> None:
         await runner.setup()

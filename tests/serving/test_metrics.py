@@ -232,7 +232,7 @@ def test_several_gateways_tell_everybodys_numbers(tmp_path: Path) -> None:
 
 
 def test_the_dashboard_shows_what_is_exposed(server: Running) -> None:
-    """Each name in it, of ours or the engine's, is one that /metrics has or that the engine's source has."""
+    """Each name in it is one that /metrics has, or of the engine's one that its source has."""
     client = client_of(server)
     list(client.chat.completions.create(**CHAT, stream=True))
     server.services.observer.retrieved(None, 0.01)
@@ -246,5 +246,6 @@ def test_the_dashboard_shows_what_is_exposed(server: Running) -> None:
     assert named - gpu <= exposed
     assert gpu <= {f"local_llm_gpu_{name}" for name in ("memory_used_bytes", "memory_bytes", "utilization_ratio")}
     theirs = {name for expression in expressions for name in re.findall(r"\bvllm:\w+", expression)}
-    source = (Path(find_spec("vllm").submodule_search_locations[0]) / "v1" / "metrics" / "loggers.py").read_text()
+    vllm = Path(find_spec("vllm").submodule_search_locations[0])
+    source = (vllm / "v1" / "metrics" / "loggers.py").read_text()
     assert {name for name in theirs if f'"{name.removesuffix("_bucket")}"' not in source} == set()
