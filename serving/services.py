@@ -1,5 +1,6 @@
 """What the gateway's routes work with, opened once and handed in."""
 
+import asyncio
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
@@ -45,7 +46,7 @@ class Services:
 
     async def close(self) -> None:
         self.siblings.close()
-        self.observer.close()
+        await asyncio.to_thread(self.observer.close)  # it may have to wait for who collects traces
         await self.engine.close()
         await self.index.close()
         self.state.close()

@@ -14,6 +14,9 @@ from serving.telemetry.record import Record
 
 SERVICE = "local-llm"
 
+# How long a collector may take, also for what waits when the gateway ends.
+SEND_SECONDS = 3
+
 
 class Tracing:
     """Spans are sent from a thread of their own; what cannot be sent is dropped. Call `close` when done."""
@@ -29,7 +32,7 @@ class Tracing:
         if exporter is None:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-            exporter = OTLPSpanExporter(endpoint=settings.traces_url)
+            exporter = OTLPSpanExporter(endpoint=settings.traces_url, timeout=SEND_SECONDS)
         # Handed in, so that nothing is looked up in the environment.
         self._provider = TracerProvider(
             resource=Resource({"service.name": SERVICE, "service.version": __version__}),

@@ -14,8 +14,10 @@ ENGINE = Path(__file__).parent / "small_engine.py"
 
 
 def plan(settings: Settings, settings_file: Path | None, model: Model, listener: socket.socket) -> list[Child]:
-    gateway, engine, *_ = supervisor.plan(settings, settings_file, model, listener)
-    return [gateway, replace(engine, command=[sys.executable, str(ENGINE), str(engine.socket)])]
+    planned = supervisor.plan(settings, settings_file, model, listener)
+    gateways = [child for child in planned if child.name.startswith("gateway")]
+    engine = next(child for child in planned if child.name == supervisor.ENGINE)
+    return [*gateways, replace(engine, command=[sys.executable, str(ENGINE), str(engine.socket)])]
 
 
 if __name__ == "__main__":

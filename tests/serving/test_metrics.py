@@ -9,14 +9,17 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from local_llm.keys import KeyStore
 from local_llm.permissions import Caller
+from local_llm.settings import TelemetrySettings
 from local_llm.state import Project, State
 from serving.telemetry.metrics import MOST_MODELS, OTHER, Metrics
 from serving.telemetry.record import Record
+from serving.telemetry.tracing import Tracing
 
 from .conftest import BASE
 from .real_gateway import CHAT, Running, engine_at, running, wait_for
@@ -249,3 +252,40 @@ def test_the_dashboard_shows_what_is_exposed(server: Running) -> None:
     vllm = Path(find_spec("vllm").submodule_search_locations[0])
     source = (vllm / "v1" / "metrics" / "loggers.py").read_text()
     assert {name for name in theirs if f'"{name.removesuffix("_bucket")}"' not in source} == set()
+
+
+def test_a_trace_goes_through_us_to_the_engine(server: Running, engine: SlowEngine) -> None:
+    exported = InMemorySpanExporter()
+    tracing = Tracing(TelemetrySettings(traces_url="http://127.0.0.1:4318/v1/traces"), exported)
+    server.services.observer.tracing = tracing
+    trace, theirs = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    headers = {"traceparent": f"00-{trace}-{theirs}-01"}
+    assert httpx.post(f"{server.url}/v1/chat/completions", json=CHAT, headers=headers).status_code == 200
+    httpx.get(f"{server.url}/v1/files/secret-name", headers=headers)
+    wait_for(lambda: server.services.observer.metrics._running == 0)
+    tracing.close()
+    asked, listed = [span for span in exported.get_finished_spans() if span.name != "engine"]
+    (below,) = [span for span in exported.get_finished_spans() if span.name == "engine"]
+    assert (asked.name, listed.name) == ("POST /v1/chat/completions", "GET /v1/files/{file_id}")
+    assert f"{asked.context.trace_id:032x}" == trace
+    assert f"{asked.parent.span_id:016x}" == theirs
+    assert below.parent.span_id == asked.context.span_id
+    handed = {name.lower(): value for name, value in engine.headers[-1].items()}["traceparent"]
+    assert handed == f"00-{trace}-{below.context.span_id:016x}-01"
+    assert asked.attributes["gen_ai.usage.output_tokens"] == 7
+    assert "Hello" not in str([span.to_json() for span in exported.get_finished_spans()])
+
+
+def test_without_tracing_the_engine_gets_no_trace(server: Running, engine: SlowEngine) -> None:
+    httpx.post(
+        f"{server.url}/v1/chat/completions", json=CHAT, headers={"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"}
+    )
+    assert "traceparent" not in {name.lower() for name in engine.headers[-1]}
+
+
+def test_a_collector_that_is_down_holds_nobody_up(tmp_path: Path, engine: SlowEngine) -> None:
+    with (
+        running(tmp_path, telemetry__traces_url="http://127.0.0.1:9/v1/traces") as server,
+        engine_at(server.settings.place.socket("engine"), engine.answer),
+    ):
+        assert httpx.post(f"{server.url}/v1/chat/completions", json=CHAT).elapsed.total_seconds() < 2
