@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from local_llm import __version__, offline
 from local_llm.settings import Settings, load_settings
-from serving import error_responses
+from serving import api_document, error_responses
 from serving.doorway import Doorway
 from serving.relay import PATHS, Relay
 from serving.routes import (
@@ -61,6 +61,7 @@ def create_control(settings: Settings, number: int) -> FastAPI:
 
     app = FastAPI(title="Local LLM", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     error_responses.install(app)
+    api_document.install(app)
     for routes in (embeddings, models, files, vector_stores, fine_tuning, profiles, passages, health, metrics):
         app.include_router(routes.router)
     return app

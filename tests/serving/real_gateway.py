@@ -63,6 +63,13 @@ def running(folder: Path, **changed: Any) -> Iterator[Running]:
     )
     store = ModelStore(settings.place.ensure().models)
     store.import_folder(write_base(folder / "model"), name=BASE)
+    with serving(settings) as made:
+        yield made
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[Running]:
+    """On a home that is there."""
     app = create_app(settings)
     server = make_server(app, app.services, settings.server)
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
