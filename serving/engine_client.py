@@ -16,6 +16,8 @@ HEALTH_TIMEOUT_SECONDS = 2.0
 ADAPTER_TIMEOUT_SECONDS = 120.0
 UNLOAD_TIMEOUT_SECONDS = 10.0
 METRICS_TIMEOUT_SECONDS = 2.0
+# vLLM closes a connection that was idle for 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE): whoever then asks on it fails.
+IDLE_SECONDS = 2.0
 
 NO_HEADERS: Mapping[str, str] = {}
 
@@ -28,7 +30,7 @@ class EngineClient:
         self._training_job = training_job
         self._session = aiohttp.ClientSession(
             base_url="http://engine",
-            connector=aiohttp.UnixConnector(path=str(socket), limit=0),
+            connector=aiohttp.UnixConnector(path=str(socket), limit=0, keepalive_timeout=IDLE_SECONDS),
             timeout=aiohttp.ClientTimeout(total=timeout_seconds),
             auto_decompress=False,
         )

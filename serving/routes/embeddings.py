@@ -12,6 +12,7 @@ from index.interface import Embeddings
 from local_llm.errors import InvalidInputError
 from serving.bodies import dump_json, read_json_object
 from serving.services import caller_of, services_of
+from serving.telemetry.record import record_of
 from serving.vector_stores.requests import Body, Identifier, read
 
 router = APIRouter()
@@ -36,8 +37,11 @@ class CreateEmbeddings(Body):
 async def create_embeddings(request: Request) -> Response:
     services, caller = services_of(request), caller_of(request)
     asked = read(CreateEmbeddings, await read_json_object(request, services.settings.server.max_body_bytes))
+    services.limits.enter(caller)
     model = services.settings.embedding_aliases.get(asked.model, asked.model)
     found = await services.index.embed(caller, inputs_of(asked.input), model=model, kind=asked.input_type)
+    services.limits.spent(caller, found.tokens)
+    services.observer.embedded(record_of(request.scope), found.model, found.tokens)
     dimension = len(found.vectors[0])
     if asked.dimensions not in (None, dimension):
         raise InvalidInputError(

@@ -56,6 +56,11 @@ class Observer:
     ) -> None:
         self.metrics.answered(model, strategy, usage, first_seconds, time.perf_counter() - asked_at)
 
+    def embedded(self, record: Record, model: str, tokens: int) -> None:
+        """Texts became vectors."""
+        record.model, record.usage = model, TokenUsage(tokens)
+        self.metrics.count_tokens(model, record.usage)
+
     @contextmanager
     def engine_span(self, span: Any) -> Iterator[Mapping[str, str]]:
         """What the engine does during the block, below the request's span; headers that tell it of the trace."""

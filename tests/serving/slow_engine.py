@@ -25,6 +25,7 @@ class SlowEngine:
         self.running = 0
         self.begun = 0
         self.headers: list[dict[str, str]] = []
+        self.connections: list[object] = []  # on which questions came
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/metrics":
@@ -33,6 +34,7 @@ class SlowEngine:
             return web.Response()
         body = await request.json()
         self.headers.append(dict(request.headers))
+        self.connections.append(request.protocol)
         self.running += 1
         self.begun += 1
         try:

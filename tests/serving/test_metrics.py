@@ -327,3 +327,22 @@ def test_looking_on_costs_a_question_microseconds(figures: dict[str, object]) ->
         seconds = min(timeit.repeat(act, timer=time.process_time, number=2000, repeat=15)) / 2000
         figures[f"looking on at a question, {name}"] = f"{seconds * 1e6:.1f} µs"
         assert seconds < 20e-6  # a quarter of it on an idle machine
+
+
+def test_a_gpu_is_told_with_what_its_driver_says(
+    gateway: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho '0, NVIDIA H100 80GB HBM3, 81559, 1024, 37, 41, 118.25'\n"
+                      "echo '1, NVIDIA T4, 15360, 0, [N/A], 30, [Not Supported]'\n")  # fmt: skip
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    text = gateway.get("/metrics", headers={"authorization": "Bearer any"}).text
+    first, second = {"gpu": "0", "name": "NVIDIA H100 80GB HBM3"}, {"gpu": "1", "name": "NVIDIA T4"}
+    assert value(text, "local_llm_gpu_memory_bytes", **first) == 81559 * 1024**2
+    assert value(text, "local_llm_gpu_utilization_ratio", **first) == pytest.approx(0.37)
+    assert value(text, "local_llm_gpu_power_watts", **first) == 118.25
+    assert value(text, "local_llm_gpu_temperature_celsius", **second) == 30
+    assert ("local_llm_gpu_power_watts", frozenset(second.items())) not in samples(text)
+    driver.write_text("#!/bin/sh\necho 'Failed to initialize NVML'; exit 9\n")
+    assert "local_llm_gpu_" not in gateway.get("/metrics", headers={"authorization": "Bearer any"}).text

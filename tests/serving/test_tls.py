@@ -10,8 +10,9 @@ import httpx
 import openai
 import pytest
 
+from local_llm.cli.serving import server_trust
 from local_llm.errors import SettingsError
-from local_llm.settings import ServerSettings
+from local_llm.settings import ServerSettings, load_settings
 from serving.tls import Certificate, certificate_of
 
 from .real_gateway import CHAT, Running, engine_at, running
@@ -85,6 +86,16 @@ def test_clients_that_trust_the_authority_are_served(server: Running, authority:
         assert client.chat.completions.create(**CHAT).choices
         assert len(list(client.chat.completions.create(**CHAT, stream=True))) == 20
         assert trusted.get(f"{server.url}/health").status_code == 200
+
+
+def test_our_own_commands_know_the_server_by_its_certificate(
+    server: Running, authority: Authority, tmp_path: Path
+) -> None:
+    assert httpx.get(f"{server.url}/health", verify=server_trust(server.settings)).status_code == 200
+    other = authority.sign("other", (tmp_path / "other.pem", tmp_path / "other.key"))
+    strange = load_settings(environment={}, overrides={"server.tls_certificate": other[0]})
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        httpx.get(f"{server.url}/health", verify=server_trust(strange))
 
 
 def test_others_are_not(server: Running) -> None:
