@@ -59,8 +59,8 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     }
 
 
-def value(text: str, name: str, **labels: str) -> float:
-    return samples(text)[name, frozenset(labels.items())]
+def value(text: str, series: str, **labels: str) -> float:
+    return samples(text)[series, frozenset(labels.items())]
 
 
 def test_answers_are_counted_with_their_tokens_and_times(server: Running) -> None:
