@@ -39,6 +39,8 @@ from local_llm.permissions import Caller
 BASE_URL = "http://index"  # a name for the header: the socket decides where it goes
 CONNECT_SECONDS = 5
 READY_SECONDS = 2
+# The server closes a connection that was idle for 5 s: whoever then asks on it fails.
+IDLE_SECONDS = 2
 
 
 class IndexClient:
@@ -404,7 +406,7 @@ class AsyncIndexClient:
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None:
             timeout = aiohttp.ClientTimeout(total=self._timeout_seconds, sock_connect=CONNECT_SECONDS)
-            connector = aiohttp.UnixConnector(path=str(self._socket))
+            connector = aiohttp.UnixConnector(path=str(self._socket), keepalive_timeout=IDLE_SECONDS)
             self._http = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self._http
 

@@ -129,7 +129,8 @@ class OutOfSpaceError(LocalLLMError):
 
 
 class RateLimitError(LocalLLMError):
-    """`retry_after_seconds`: when it may be tried again; None: trying again soon is of no use."""
+    """`retry_after_seconds`: when it may be tried again; None: trying again soon is of no use. `limit` names what
+    was reached, for whoever counts."""
 
     status = 429
     type = "rate_limit_error"
@@ -140,11 +141,13 @@ class RateLimitError(LocalLLMError):
         message: str,
         *,
         retry_after_seconds: float | None = None,
+        limit: str = "other",
         hint: str | None = None,
         param: str | None = None,
     ):
         super().__init__(message, hint=hint, param=param)
         self.retry_after_seconds = retry_after_seconds
+        self.limit = limit
 
 
 class UnavailableError(LocalLLMError):

@@ -43,6 +43,57 @@ def gpu_memory_gib() -> float | None:
     return int(number) / 1024 if number.isdigit() else None
 
 
+@dataclass(frozen=True)
+class GPU:
+    """What the driver tells of one now; None for a figure that it does not tell."""
+
+    index: int
+    name: str
+    memory_bytes: float | None
+    memory_used_bytes: float | None
+    utilization_ratio: float | None
+    temperature_celsius: float | None
+    power_watts: float | None
+
+
+GPU_FIELDS = "index,name,memory.total,memory.used,utilization.gpu,temperature.gpu,power.draw"
+GPU_QUERY_SECONDS = 5
+MIB = 1024.0**2
+
+
+def gpus() -> list[GPU]:
+    """All NVIDIA GPUs; none where the driver shows none or does not answer in time."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    query = [program, f"--query-gpu={GPU_FIELDS}", "--format=csv,noheader,nounits"]
+    try:
+        found = subprocess.run(query, capture_output=True, text=True, check=False, timeout=GPU_QUERY_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [_gpu(line) for line in found.stdout.splitlines() if line.count(",") == GPU_FIELDS.count(",")]
+
+
+def _gpu(line: str) -> GPU:
+    index, name, total, used, busy, heat, power = [field.strip() for field in line.split(",")]
+    return GPU(
+        int(index),
+        name,
+        _times(total, MIB),
+        _times(used, MIB),
+        _times(busy, 0.01),
+        _times(heat, 1),
+        _times(power, 1),
+    )
+
+
+def _times(field: str, factor: float) -> float | None:
+    try:
+        return float(field) * factor
+    except ValueError:  # "[N/A]"
+        return None
+
+
 def available_memory_gib() -> float:
     """Memory a new process could take: what the kernel says is available, or less where a cgroup limits us."""
     available = _meminfo("MemAvailable") * 1024

@@ -42,6 +42,9 @@ Sharing = Literal["split", "stop", "separate"]
 # What is done with examples that are longer than training.max_tokens.
 OverLong = Literal["refuse", "cut"]
 
+# Who reads /metrics without a key.
+MetricsReaders = Literal["nobody", "loopback", "anybody"]
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -74,6 +77,36 @@ class ServerSettings(Section):
     )
     max_waiting_requests: int = Field(
         1024, ge=0, description="Questions that may wait; more are refused with 429 and when to come back."
+    )
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Gateway processes; limits on questions, connections and keys are divided between them.",
+    )
+    max_connections: int = Field(4096, gt=0, description="Open connections; more are told 503 and closed.")
+    header_timeout_seconds: float = Field(
+        10, gt=0, description="Longest time a client may take to send the head of a request."
+    )
+    max_header_bytes: int = Field(
+        32 * 1024, ge=1024, description="Largest head of a request: its line and headers."
+    )
+    max_headers: int = Field(100, ge=16, description="Most headers of a request.")
+    keep_alive_seconds: int = Field(75, gt=0, description="How long a connection without a request is kept open.")
+    drain_seconds: int = Field(
+        30, gt=0, description="When told to stop: longest time that running answers have to come to their end."
+    )
+    drain_notice_seconds: float = Field(
+        0,
+        ge=0,
+        description="Before that, how long /ready says `draining` while all is served: for a load balancer to see.",
+    )
+    tls_certificate: Path | None = Field(
+        None, description="Certificate with its chain (PEM). With it and `tls_key` the server speaks HTTPS only."
+    )
+    tls_key: Path | None = Field(None, description="Private key of the certificate (PEM, without a passphrase).")
+    tls_client_ca: Path | None = Field(
+        None, description="Certificates (PEM) that clients' own certificates must come from: mutual TLS."
     )
 
 
@@ -189,6 +222,25 @@ class LogSettings(Section):
     keep: int = Field(5, ge=1, description="So many of those are kept for each process.")
 
 
+class TelemetrySettings(Section):
+    """[telemetry]: what is seen from outside. Nothing here holds what was asked or answered."""
+
+    metrics: MetricsReaders = Field(
+        "loopback",
+        description=(
+            "Who may read /metrics without a key: `nobody`, processes on this machine (`loopback`), or `anybody`. "
+            "An admin's key of the first project always may."
+        ),
+    )
+    request_log: bool = Field(False, description="One line of JSON a request, in the gateway's log.")
+    traces_url: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="Where OpenTelemetry traces go (OTLP over HTTP, as http://host:4318/v1/traces). Empty: none.",
+    )
+    traces_share: float = Field(1.0, ge=0, le=1, description="Share of the requests that are traced.")
+
+
 class CostSettings(Section):
     """[cost]: what this hardware costs."""
 
@@ -221,6 +273,7 @@ class Settings(Section):
     training: TrainingSettings = TrainingSettings()  # type: ignore[call-arg]
     gpu: GPUSettings = GPUSettings()  # type: ignore[call-arg]
     logs: LogSettings = LogSettings()  # type: ignore[call-arg]
+    telemetry: TelemetrySettings = TelemetrySettings()  # type: ignore[call-arg]
     cost: CostSettings = CostSettings()  # type: ignore[call-arg]
 
     @field_validator("home")

@@ -53,7 +53,7 @@ class Access:
         version = self._state.version()
         local = self._local_caller(version)
         if local is not None:
-            _refuse_strange_pages(host, origin)
+            refuse_strange_pages(host, origin)
             return local
         secret = _bearer(authorization)
         if secret is None:
@@ -118,7 +118,7 @@ def _bearer(authorization: bytes | None) -> bytes | None:
     return authorization[len(BEARER) :].strip() or None
 
 
-def _refuse_strange_pages(host: bytes | None, origin: bytes | None) -> None:
+def refuse_strange_pages(host: bytes | None, origin: bytes | None) -> None:
     """Without keys whoever reaches loopback is an owner, and a page in a browser on this machine reaches it: by a
     name that it lets point here, or by posting without reading the answer. Both show in these headers.
 

@@ -59,8 +59,9 @@ class Admission:
     """All on one event loop. `running` and `waiting` are for whoever looks from outside."""
 
     def __init__(self, settings: ServerSettings):
-        self._most_running = settings.max_running_requests
-        self._most_waiting = settings.max_waiting_requests
+        # Several gateway processes share the engine, each with its part of the limits.
+        self._most_running = max(1, settings.max_running_requests // settings.processes)
+        self._most_waiting = settings.max_waiting_requests // settings.processes
         self._most_batch = max(1, int(self._most_running * BATCH_SHARE))
         self._interactive, self._batch = _Queue(), _Queue()
         self._running_batch = 0
@@ -118,6 +119,7 @@ class Admission:
             raise RateLimitError(
                 f"{self.running} questions are being answered and {queue.length} wait: no more are taken",
                 retry_after_seconds=BUSY_SECONDS,
+                limit="busy",
             )
         turn = queue.join(key)
         try:

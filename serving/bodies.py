@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 from starlette.requests import Request
@@ -10,6 +11,8 @@ from starlette.types import Message, Receive
 from local_llm.errors import InvalidInputError, LocalLLMError
 
 MAX_DEPTH = 64
+
+SLOWEST_BYTES_PER_SECOND = 16 * 1024
 
 
 class BodyTooLargeError(InvalidInputError):
@@ -41,6 +44,31 @@ def limited(request: Request, max_bytes: int) -> Request:
         return message
 
     return Request(request.scope, receive)
+
+
+def in_time(receive: Receive, timeout_seconds: float) -> Receive:
+    """The same body, which ends in an error when it is not all there in time. Long ones have longer: what has come
+    counts as if it came at SLOWEST_BYTES_PER_SECOND.
+
+    Raises: SlowBodyError.
+    """
+    began, size, more = time.monotonic(), 0, True
+
+    async def receive_in_time() -> Message:
+        nonlocal size, more
+        if not more:  # what is waited for now is that the client leaves
+            return await receive()
+        allowed = timeout_seconds + size / SLOWEST_BYTES_PER_SECOND
+        try:
+            async with asyncio.timeout(began + allowed - time.monotonic()):
+                message = await receive()
+        except TimeoutError:
+            raise SlowBodyError(f"the body was not all there after {allowed:.0f} s") from None
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+        return message
+
+    return receive_in_time
 
 
 async def read_body(receive: Receive, max_bytes: int, timeout_seconds: float) -> bytes:
@@ -75,14 +103,18 @@ async def _rest_of_body(data: bytes, receive: Receive, max_bytes: int) -> bytes:
     return b"".join(parts)
 
 
+def refuse_declared(content_length: bytes, max_bytes: int) -> None:
+    """Raises: BodyTooLargeError for a body that says itself that it is too large: not a byte of it is read."""
+    if content_length.isdigit() and int(content_length) > max_bytes:
+        raise BodyTooLargeError(f"the body holds {int(content_length)} bytes; at most {max_bytes} are accepted")
+
+
 async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
     """The request's body as a JSON object.
 
     Raises: InvalidInputError if it is none, or holds a key twice: two readers could then disagree on it.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise BodyTooLargeError(f"the body holds {declared} bytes; at most {max_bytes} are accepted")
+    refuse_declared(request.headers.get("content-length", "").encode(), max_bytes)
     return parse_json_object(await limited(request, max_bytes).body())
 
 

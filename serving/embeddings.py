@@ -13,6 +13,7 @@ from local_llm.models import ModelStore
 from local_llm.permissions import Caller
 from serving.bodies import dump_json
 from serving.services import Services
+from serving.telemetry.record import Record
 from serving.vector_stores.requests import Body, Identifier, read
 
 EMBEDDINGS = "/v1/embeddings"
@@ -33,8 +34,8 @@ class CreateEmbeddings(Body):
     input_type: Literal["query", "document"] = "document"
 
 
-async def embed(services: Services, caller: Caller, body: dict[str, Any]) -> bytes:
-    """The answer to a body of /v1/embeddings, as JSON.
+async def embed(services: Services, caller: Caller, body: dict[str, Any], record: Record | None = None) -> bytes:
+    """The answer to a body of /v1/embeddings, as JSON. `record`: of the request, where there is one.
 
     Raises: RequestValidationError, InvalidInputError, ModelNotFoundError, UnavailableError.
     """
@@ -46,6 +47,8 @@ async def embed(services: Services, caller: Caller, body: dict[str, Any]) -> byt
         )
     found = await services.index.embed(caller, inputs_of(asked.input), model=model, kind=asked.input_type)
     services.usage.count(caller, model, "embeddings", input_tokens=found.tokens)
+    services.limits.spent(caller, found.tokens)
+    services.observer.embedded(record, found.model, found.tokens)
     dimension = len(found.vectors[0])
     if asked.dimensions not in (None, dimension):
         raise InvalidInputError(

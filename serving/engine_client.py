@@ -1,6 +1,6 @@
 """The gateway's side of one engine: requests over its Unix socket or its URL, adapters made known on first use."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,10 @@ from serving.whereabouts import Whereabouts
 
 # A started engine answers /health at once; one that imports its libraries does not answer at all.
 HEALTH_TIMEOUT_SECONDS = 2.0
+METRICS_TIMEOUT_SECONDS = 2.0
 
 JSON = {"content-type": "application/json"}
+NO_HEADERS: Mapping[str, str] = {}
 
 Verify = Callable[[Adapter], Path]
 
@@ -64,18 +66,32 @@ class EngineClient:
             self._adapters.forget_all()
             return False
 
+    async def metrics(self) -> bytes:
+        """What the engine says of itself to Prometheus; nothing if it is not up."""
+        timeout = aiohttp.ClientTimeout(total=METRICS_TIMEOUT_SECONDS)
+        try:
+            async with self._send("GET", "/metrics", timeout=timeout) as response:
+                return await response.read() if response.status == 200 else b""
+        except (aiohttp.ClientError, TimeoutError):
+            return b""
+
     @asynccontextmanager
     async def post(
-        self, path: str, body: dict[str, Any], adapter: Adapter | None = None
+        self,
+        path: str,
+        body: dict[str, Any],
+        adapter: Adapter | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An open response: read it, or stream it. Leaving the block early cancels the generation.
+        """An open response: read it, or stream it. Leaving the block early cancels the generation. `headers` hand
+        on a trace.
 
         `adapter` is the one that the body names: the engine is first made to know it.
 
         Raises: UnavailableError if the engine is down, EngineError on any status but 200, AdapterRefusedError,
         IntegrityError.
         """
-        response = await self._open(path, body, adapter)
+        response = await self._open(path, body, adapter, headers)
         try:
             async with response:
                 yield response
@@ -84,25 +100,27 @@ class EngineClient:
         except aiohttp.ClientError:
             raise self._lost() from None
 
-    async def _open(self, path: str, body: dict[str, Any], adapter: Adapter | None) -> aiohttp.ClientResponse:
+    async def _open(
+        self, path: str, body: dict[str, Any], adapter: Adapter | None, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
         if adapter is None:
-            return await self._ask(path, body)
+            return await self._ask(path, body, headers)
         if not self.knows_adapter(adapter.name):
             await self._adapters.load(adapter)
         try:
-            return await self._ask(path, body)
+            return await self._ask(path, body, headers)
         except EngineError as error:
             if error.status != 404:
                 raise
         # The engine was started again since: it knows the adapter no longer.
         self._adapters.forget(adapter.name)
         await self._adapters.load(adapter)
-        return await self._ask(path, body)
+        return await self._ask(path, body, headers)
 
-    async def _ask(self, path: str, body: dict[str, Any]) -> aiohttp.ClientResponse:
+    async def _ask(self, path: str, body: dict[str, Any], headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         """A response of status 200; others are closed."""
         try:
-            response = await self._send("POST", path, data=dump_json(body), headers=JSON)
+            response = await self._send("POST", path, data=dump_json(body), headers={**JSON, **headers})
             if response.status == 200:
                 return response
             async with response:

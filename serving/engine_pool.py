@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from local_llm.errors import UnavailableError
 from local_llm.settings import Settings
 from local_llm.state import Adapter
 from serving.engine_client import (
+    NO_HEADERS,
     EngineClient,
     EngineError,
     EngineStatus,
@@ -43,12 +44,18 @@ class Engine(Protocol):
     """What answers: one engine, or several. See EngineClient for what is promised."""
 
     def post(
-        self, path: str, body: dict[str, Any], adapter: Adapter | None = None
+        self,
+        path: str,
+        body: dict[str, Any],
+        adapter: Adapter | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]: ...
 
     async def status(self) -> EngineStatus: ...
 
     async def ready(self) -> bool: ...
+
+    async def metrics(self) -> bytes: ...
 
     async def unload_adapter(self, name: str) -> None: ...
 
@@ -87,11 +94,11 @@ class Member:
 
     @asynccontextmanager
     async def post(
-        self, path: str, body: dict[str, Any], adapter: Adapter | None
+        self, path: str, body: dict[str, Any], adapter: Adapter | None, headers: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         self.in_flight += 1
         try:
-            async with self.client.post(path, body, adapter) as response:
+            async with self.client.post(path, body, adapter, headers) as response:
                 yield response
         finally:
             self.in_flight -= 1
@@ -144,26 +151,39 @@ class EnginePool:
     async def ready(self) -> bool:
         return (await self.status()).up
 
+    async def metrics(self) -> bytes:
+        """Nothing: the same names of several engines make no text. Each is there to be read by itself."""
+        return b""
+
     @asynccontextmanager
     async def post(
-        self, path: str, body: dict[str, Any], adapter: Adapter | None = None
+        self,
+        path: str,
+        body: dict[str, Any],
+        adapter: Adapter | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """As EngineClient.post, of whichever engine takes it first."""
         async with AsyncExitStack() as stack:
-            yield await self._open(stack, path, body, adapter)
+            yield await self._open(stack, path, body, adapter, headers)
 
     async def unload_adapter(self, name: str) -> None:
         await asyncio.gather(*(member.client.unload_adapter(name) for member in self._members if member.well))
 
     async def _open(
-        self, stack: AsyncExitStack, path: str, body: dict[str, Any], adapter: Adapter | None
+        self,
+        stack: AsyncExitStack,
+        path: str,
+        body: dict[str, Any],
+        adapter: Adapter | None,
+        headers: Mapping[str, str],
     ) -> aiohttp.ClientResponse:
         tried: list[Member] = []
         failure: UnavailableError | AdapterRefusedError | None = None
         while (member := self._choose(adapter, tried)) is not None:
             tried.append(member)
             try:
-                return await stack.enter_async_context(member.post(path, body, adapter))
+                return await stack.enter_async_context(member.post(path, body, adapter, headers))
             except UnreachableError as error:
                 member.leave_out(error)
                 failure = error

@@ -17,6 +17,7 @@ from local_llm.errors import (
     RateLimitError,
     UnavailableError,
 )
+from serving.telemetry.record import Record, record_of
 
 log = logging.getLogger("local_llm.gateway")
 
@@ -45,8 +46,9 @@ def _advice(error: LocalLLMError) -> dict[str, str]:
     return {}
 
 
-def _ours(_request: Request, error: Exception) -> JSONResponse:
+def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, LocalLLMError)
+    record_of(request.scope).note(error)
     return respond(error)
 
 
@@ -72,9 +74,13 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    return unexpected(request.method, request.url.path, error)
+    return unexpected(record_of(request.scope), error)
 
 
-def unexpected(method: str, path: str, error: Exception) -> JSONResponse:
-    log.error("%s %s failed", method, path, exc_info=error)
-    return respond(LocalLLMError("the server had an error while processing the request; it is in gateway.log"))
+def unexpected(record: Record, error: Exception) -> JSONResponse:
+    log.error("%s: %s %s failed", record.request_id, record.method, record.route, exc_info=error)
+    found = LocalLLMError(
+        "the server had an error while processing the request", hint=f"see gateway.log for {record.request_id}"
+    )
+    record.note(found)
+    return respond(found)

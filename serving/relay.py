@@ -4,16 +4,20 @@ Every token of every answer passes here, so this speaks ASGI itself: routing, mo
 cost more than all that is done to a question that needs no context.
 """
 
+import asyncio
 from collections.abc import Callable
 
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from local_llm.errors import LocalLLMError
+from local_llm.errors import LocalLLMError, UnavailableError
 from serving.answering.answer import Answer, open_answer
-from serving.answering.prepare import CHAT, COMPLETION, Prepared, Question, prepare
-from serving.bodies import ClientLeftError, parse_json_object, read_body
+from serving.answering.events import END
+from serving.answering.prepare import CHAT, COMPLETION, Prepared, Question, identity_of, prepare
+from serving.bodies import ClientLeftError, dump_json, parse_json_object, read_body, refuse_declared
 from serving.error_responses import respond, unexpected
 from serving.services import Services
+from serving.telemetry.record import Headers, Record
 from serving.wanted import while_wanted
 
 PATHS = (CHAT, COMPLETION)
@@ -28,34 +32,51 @@ class Relay:
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        out = _Out(send)
-        try:
-            question = await self._question(scope, receive)
-            async with while_wanted(receive):
-                await self._answer(question, out)
-        except ClientLeftError:
-            pass
-        except LocalLLMError as error:
-            await out.fail(respond(error), scope, receive)
-        except Exception as error:
-            await out.fail(unexpected(scope["method"], scope["path"], error), scope, receive)
-
-    async def _question(self, scope: Scope, receive: Receive) -> Question:
         services = self._services()
+        record = services.observer.begin(scope, scope["path"])
+        out = _Out(send, services, record)
+        try:
+            question = await self._question(services, record, scope, receive)
+            async with while_wanted(receive):
+                await self._answer(services, question, out)
+        except ClientLeftError:
+            record.left = True
+        except LocalLLMError as error:
+            record.note(error)
+            await out.fail(respond(error))
+        except asyncio.CancelledError:
+            if not services.draining:
+                raise
+            await out.cut()
+        except Exception as error:
+            await out.fail(unexpected(record, error))
+        finally:
+            services.observer.end(record)
+
+    async def _question(self, services: Services, record: Record, scope: Scope, receive: Receive) -> Question:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         host = headers.get(b"host")
-        caller = services.access.caller(headers.get(b"authorization"), host=host, origin=headers.get(b"origin"))
+        record.caller = caller = services.access.caller(
+            headers.get(b"authorization"), host=host, origin=headers.get(b"origin")
+        )
         limits = services.settings.server
+        refuse_declared(headers.get(b"content-length", b""), limits.max_body_bytes)
         data = await read_body(receive, limits.max_body_bytes, limits.body_timeout_seconds)
-        url = f"{scope['scheme']}://{(host or b'').decode('latin-1')}"
-        return Question(caller, scope["path"], parse_json_object(data), url)
+        return Question(
+            caller,
+            scope["path"],
+            parse_json_object(data),
+            f"{scope['scheme']}://{(host or b'').decode('latin-1')}",
+            **identity_of(record),
+        )
 
-    async def _answer(self, question: Question, out: "_Out") -> None:
-        services = self._services()
+    async def _answer(self, services: Services, question: Question, out: "_Out") -> None:
         if question.path == CHAT and services.chats.wants(question):
             out.keep = services.chats.add
         prepared = await prepare(services, question)
+        out.record.model, out.record.strategy = prepared.target.model, prepared.strategy
         async with open_answer(services, prepared) as answer:
+            out.record.usage = answer.usage
             if question.streams:
                 await out.stream(answer)
             else:
@@ -65,22 +86,25 @@ class Relay:
 class _Out:
     """What goes back to the client."""
 
-    def __init__(self, send: Send):
+    def __init__(self, send: Send, services: Services, record: Record):
         self._send = send
-        self._begun = False
+        self._services = services
+        self._streaming = False
+        self.record = record
         # Called with all that was sent right before its end: behind that, this may be cancelled as left.
         self.keep: Callable[[Answer, list[bytes]], None] | None = None
 
     async def whole(self, answer: Answer) -> None:
         data = await answer.whole()
         length = (b"content-length", str(len(data)).encode())
-        await self._begin([(b"content-type", JSON_TYPE), length, *headers_of(answer.prepared)])
+        await self._begin(200, [(b"content-type", JSON_TYPE), length, *headers_of(answer.prepared)])
         if self.keep is not None:
             self.keep(answer, [data])
         await self._send({"type": "http.response.body", "body": data})
 
     async def stream(self, answer: Answer) -> None:
-        await self._begin([(b"content-type", EVENT_STREAM), *headers_of(answer.prepared)])
+        await self._begin(200, [(b"content-type", EVENT_STREAM), *headers_of(answer.prepared)])
+        self._streaming = True
         sent: list[bytes] = []
         async for block in answer.blocks():
             await self._send({"type": "http.response.body", "body": block, "more_body": True})
@@ -88,21 +112,35 @@ class _Out:
                 sent.append(block)
         if self.keep is not None:
             self.keep(answer, sent)
+        self.record.first_token_seconds = answer.first_seconds
+        self._streaming = False
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def fail(self, response: Callable, scope: Scope, receive: Receive) -> None:
-        if not self._begun:
-            await response(scope, receive, self._send)
+    async def fail(self, response: JSONResponse) -> None:
+        if not self.record.status:
+            await self._begin(response.status_code, response.raw_headers)
+            await self._send({"type": "http.response.body", "body": response.body})
 
-    async def _begin(self, headers: list[tuple[bytes, bytes]]) -> None:
-        self._begun = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+    async def cut(self) -> None:
+        """Ends an answer that outlasts the server."""
+        error = UnavailableError("the server is being stopped", hint="ask again")
+        self.record.note(error)
+        if self._streaming:
+            event = b"data: " + dump_json(error.envelope()) + END
+            await self._send({"type": "http.response.body", "body": event})
+        else:
+            await self.fail(respond(error))
+
+    async def _begin(self, status: int, headers: Headers) -> None:
+        record, services = self.record, self._services
+        record.status = status
+        ours = record.headers(services.organization) + services.limits.headers(record.caller)
+        await self._send({"type": "http.response.start", "status": status, "headers": headers + ours})
 
 
-def headers_of(prepared: Prepared) -> list[tuple[bytes, bytes]]:
+def headers_of(prepared: Prepared) -> Headers:
     """What tells of a question beside its answer, for ASGI."""
-    headers = [(b"x-request-id", prepared.question.request_id.encode())]
-    if prepared.retrieved:  # in milliseconds (W3C Server Timing)
-        duration = f"retrieval;dur={prepared.retrieval_seconds * 1000:.1f}"
-        headers.append((b"server-timing", duration.encode()))
-    return headers
+    if not prepared.retrieved:
+        return []
+    duration = f"retrieval;dur={prepared.retrieval_seconds * 1000:.1f}"  # in milliseconds (W3C Server Timing)
+    return [(b"server-timing", duration.encode())]

@@ -1,5 +1,6 @@
 """What the gateway's routes work with, opened once and handed in."""
 
+import asyncio
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,7 +25,10 @@ from serving.access import Access
 from serving.admission import Admission
 from serving.chats.keeping import ChatKeeper
 from serving.engine_pool import Engine, open_engine
+from serving.limits import Limits
 from serving.responses.store import ResponseStore
+from serving.telemetry.observer import Observer
+from serving.telemetry.siblings import Siblings, Snapshot
 
 # When a key was last used is noted so often at most.
 USED_SECONDS = 60
@@ -42,6 +46,9 @@ class Services:
     engine: Engine
     index: AsyncIndexClient
     admission: Admission
+    limits: Limits
+    observer: Observer
+    siblings: Siblings
     access: Access
     audit: Audit
     usage: Usage
@@ -49,16 +56,20 @@ class Services:
     writer: TrailingWriter
     responses: ResponseStore
     chats: ChatKeeper
+    organization: bytes  # for a header
+    draining: bool = False  # what runs comes to its end; soon nobody is let in
 
     async def close(self) -> None:
+        self.siblings.close()
+        await asyncio.to_thread(self.observer.close)  # it may have to wait for who collects traces
         self.writer.close()
         await self.engine.close()
         await self.index.close()
         self.state.close()
 
 
-def open_services(settings: Settings) -> Services:
-    """Opens everything. Needs a running event loop for the two clients."""
+def open_services(settings: Settings, number: int = 0) -> Services:
+    """Opens everything. Needs a running event loop for the two clients. `number` is the gateway process's."""
     state = open_state(settings.place)
     files = FileStore(settings, state)
     files.remove_abandoned()
@@ -80,6 +91,11 @@ def open_services(settings: Settings) -> Services:
         ]
     )
     writer.start()
+    admission, observer = Admission(settings.server), Observer(settings.telemetry)
+
+    def snapshot() -> Snapshot:
+        return observer.metrics.snapshot(running=admission.running, waiting=admission.waiting)
+
     return Services(
         settings=settings,
         state=state,
@@ -90,7 +106,10 @@ def open_services(settings: Settings) -> Services:
         files=files,
         engine=open_engine(settings, adapters),
         index=AsyncIndexClient(settings.place.socket("index"), settings.server.request_timeout_seconds),
-        admission=Admission(settings.server),
+        admission=admission,
+        limits=Limits(processes=settings.server.processes, tokens_today=usage.tokens_today),
+        observer=observer,
+        siblings=Siblings(settings.place, number, settings.server.processes, snapshot),
         access=access,
         audit=audit,
         usage=usage,
@@ -98,6 +117,7 @@ def open_services(settings: Settings) -> Services:
         writer=writer,
         responses=responses,
         chats=chats,
+        organization=settings.organization.encode(),
     )
 
 
@@ -119,7 +139,9 @@ def caller_of(request: Request) -> Caller:
     headers = request.headers
     given = (headers.get("authorization"), headers.get("host"), headers.get("origin"))
     authorization, host, origin = (None if value is None else value.encode("latin-1") for value in given)
-    return services_of(request).access.caller(authorization, host=host, origin=origin)
+    caller = services_of(request).access.caller(authorization, host=host, origin=origin)
+    request.scope["caller"] = caller  # for those who look on
+    return caller
 
 
 def note(request: Request, caller: Caller, action: str, object_id: str | None, **detail: Any) -> None:

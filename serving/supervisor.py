@@ -28,6 +28,7 @@ from serving.children import Child, Children, Talk
 from serving.health_watch import HealthWatch, Patience
 from serving.log_rotation import LogRotation
 from serving.remote_engines import remote_engines
+from serving.tls import certificate_of
 from training import trainer
 
 ENGINE = "engine"
@@ -35,22 +36,34 @@ POLL_SECONDS = 0.2
 # A job that is stopped with its trainer may finish a step and write a checkpoint.
 TRAINER_GRACE_SECONDS = trainer.GRACE_SECONDS + 5
 
+# What a gateway needs to end beside the time that its running answers get.
+GATEWAY_MORE_SECONDS = 5
+
 Plan = Callable[[Settings, Path | None, Model, socket.socket], list[Child]]
 
 
 def plan(settings: Settings, settings_file: Path | None, model: Model, listener: socket.socket) -> list[Child]:
-    """The processes of a server: four, or three when the engines are elsewhere."""
+    """The processes of a server: as many gateways as the settings say, no engine where engines are elsewhere."""
     place = settings.place
     ours = offline.environment()
     serving = {**ours, **device.engine_environment(settings)}
     options = ["--settings", str(settings_file)] if settings_file else []
-    descriptor = listener.fileno()
+    descriptor, server = listener.fileno(), settings.server
 
     def child(name: str, *line: str, environment: Mapping[str, str] = ours, **rest: Any) -> Child:
         return Child(name, (sys.executable, "-m", *line, *options), environment, place.logs / f"{name}.log", **rest)
 
+    gateways = [
+        child(
+            f"gateway-{number}" if number else "gateway",
+            *("serving.gateway", "--fd", str(descriptor), "--number", str(number)),
+            pass_fds=(descriptor,),
+            grace_seconds=server.drain_seconds + server.drain_notice_seconds + GATEWAY_MORE_SECONDS,
+        )
+        for number in range(server.processes)
+    ]
     return [
-        child("gateway", "serving.gateway", "--fd", str(descriptor), pass_fds=(descriptor,)),
+        *gateways,
         *([] if settings.engine.urls else [_engine(settings, model)]),
         child("index", "index", environment=serving),
         child("trainer", "training", grace_seconds=TRAINER_GRACE_SECONDS),
@@ -116,10 +129,12 @@ class Supervisor:
             try:
                 self._watch(children)
             finally:
+                listener.close()  # with the gateways' own, so that nobody new waits for an answer
                 children.end()
         self._talk("stopped")
 
     def _check(self) -> Model:
+        certificate_of(self._settings.server)
         device.require_sharing(self._settings)
         engine.require_sound(self._settings.engine)
         remote_engines(self._settings)
@@ -148,7 +163,7 @@ class Supervisor:
             self._talk(f"ended a leftover {name} process of an earlier run")
 
     def _announce(self, listener: socket.socket) -> None:
-        url = preflight.url_of(listener)
+        url = preflight.url_of(listener, tls=self._settings.server.tls_certificate is not None)
         write_json(self._settings.place.run / "server.json", {"url": url})
         urls, logs = self._settings.engine.urls, self._settings.place.logs
         where = (

@@ -1,13 +1,14 @@
 """local-llm serve, ask, doctor: the server, a question to it, and whether this box is fit for either."""
 
 import os
+import ssl
 from typing import Annotated, Any
 
 import typer
 
 from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.output import emit, emit_table
-from local_llm.errors import LocalLLMError, UnavailableError
+from local_llm.errors import InvalidInputError, LocalLLMError, UnavailableError
 from local_llm.fileio import read_json
 from local_llm.settings import Settings
 
@@ -42,7 +43,7 @@ def ask(
         base_url=server_url(context.obj.settings) + "/v1",
         api_key=os.environ.get("OPENAI_API_KEY") or "none",
         # No proxy of the environment: the question goes to our server only.
-        http_client=openai.DefaultHttpxClient(trust_env=False),
+        http_client=openai.DefaultHttpxClient(trust_env=False, verify=server_trust(context.obj.settings)),
     )
     try:
         answer = client.chat.completions.create(
@@ -86,7 +87,23 @@ def server_url(settings: Settings) -> str:
     record = settings.place.run / "server.json"
     if record.exists():
         return str(read_json(record)["url"])
-    return f"http://{settings.server.host}:{settings.server.port}"
+    scheme = "https" if settings.server.tls_certificate else "http"
+    return f"{scheme}://{settings.server.host}:{settings.server.port}"
+
+
+def server_trust(settings: Settings) -> ssl.SSLContext | bool:
+    """Whom to believe to be that server: whoever has the certificate that the settings name. What name it is made
+    out to does not matter: the address is ours."""
+    certificate = settings.server.tls_certificate
+    if certificate is None:
+        return True
+    try:
+        context = ssl.create_default_context(cafile=certificate)
+    except OSError as error:
+        raise InvalidInputError(f"server.tls_certificate = {certificate} cannot be used: {error}") from None
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it need not sign itself
+    context.check_hostname = False
+    return context
 
 
 def _server_status(settings: Settings) -> str:
@@ -94,7 +111,8 @@ def _server_status(settings: Settings) -> str:
 
     url = server_url(settings)
     try:
-        return f"{httpx.get(f'{url}/ready', timeout=5, trust_env=False).json()['status']} at {url}"
+        answer = httpx.get(f"{url}/ready", timeout=5, trust_env=False, verify=server_trust(settings))
+        return f"{answer.json()['status']} at {url}"
     except (httpx.HTTPError, ValueError, KeyError):
         return "not running (python -m serving)"
 

@@ -4,17 +4,20 @@ The engine's bytes pass unchanged except in answers made with context.
 """
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import aiohttp
 
+from local_llm.audit import Seen
 from local_llm.errors import LocalLLMError, UnavailableError
 from serving.answering.cited import Cited, cite_delta, cite_message
 from serving.answering.events import END, TokenUsage, chunk_of, whole_events, without_usage
-from serving.answering.prepare import Prepared
+from serving.answering.prepare import INTERACTIVE, Prepared
 from serving.bodies import dump_json
+from serving.engine_client import NO_HEADERS
 from serving.services import Services
 
 
@@ -24,6 +27,7 @@ class Answer:
     def __init__(self, prepared: Prepared, response: aiohttp.ClientResponse):
         self.prepared = prepared
         self.usage = TokenUsage()
+        self.first_seconds: float | None = None  # from the question to the first piece of a stream
         self._response = response
 
     async def whole(self) -> bytes:
@@ -42,7 +46,7 @@ class Answer:
                 async for event in self._cited_events():
                     yield event
             else:
-                async for events in whole_events(self._response.content):
+                async for events in self._events():
                     left = without_usage(events, self.usage, told=self.prepared.tells_usage)
                     if left:
                         yield left
@@ -82,10 +86,19 @@ class Answer:
 
     async def _plain_events(self) -> AsyncIterator[bytes]:
         """One event at a time."""
-        async for events in whole_events(self._response.content):
+        async for events in self._events():
             for event in without_usage(events, self.usage, told=self.prepared.tells_usage).split(END):
                 if event:
                     yield event + END
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        events = whole_events(self._response.content)
+        async for first in events:
+            self.first_seconds = time.perf_counter() - self.prepared.question.asked_at
+            yield first
+            break
+        async for block in events:
+            yield block
 
     def _citing(self) -> Cited:
         prepared = self.prepared
@@ -99,11 +112,47 @@ async def open_answer(services: Services, prepared: Prepared) -> AsyncIterator[A
     Raises: RateLimitError, and as EngineClient.post.
     """
     question = prepared.question
-    async with (
-        services.admission.enter(question.caller, question.priority),
-        services.engine.post(question.path, prepared.body, prepared.target.adapter) as response,
-    ):
-        yield Answer(prepared, response)
+    with _span_headers(services, prepared) as headers:
+        async with (
+            services.admission.enter(question.caller, question.priority),
+            services.engine.post(question.path, prepared.body, prepared.target.adapter, headers) as response,
+        ):
+            answer = Answer(prepared, response)
+            try:
+                yield answer
+            finally:
+                _account(services, answer)
+
+
+def _span_headers(services: Services, prepared: Prepared) -> AbstractContextManager[Mapping[str, str]]:
+    span = prepared.question.span
+    return services.observer.engine_span(span) if span is not None else nullcontext(NO_HEADERS)
+
+
+def _account(services: Services, answer: Answer) -> None:
+    """What an answer took, also one that was broken off."""
+    prepared, used = answer.prepared, answer.usage
+    question, target = prepared.question, prepared.target
+    services.limits.spent(question.caller, used.input_tokens + used.output_tokens)
+    services.observer.answered(target.model, prepared.strategy, used, answer.first_seconds, question.asked_at)
+    services.usage.count(
+        question.caller,
+        target.model,
+        "completions" if question.priority == INTERACTIVE else "batch",
+        input_tokens=used.input_tokens,
+        cached_tokens=used.cached_tokens,
+        output_tokens=used.output_tokens,
+        passages=len(prepared.hits),
+    )
+    if prepared.retrieved:
+        services.audit.answered(
+            question.caller,
+            question.body.get("model"),
+            ", ".join(sorted(set(prepared.searched))) or None,
+            [Seen(hit.document_id, hit.version) for hit in prepared.hits],
+            object_id=question.request_id,
+            question=prepared.query,
+        )
 
 
 def ended_early() -> UnavailableError:

@@ -1,7 +1,6 @@
 """From a question to a request ready for the engine: resolve the model, retrieve, assemble the prompt."""
 
 import hashlib
-import os
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from local_llm.prompts import last_user_position, text_of, with_context
 from serving.answering.retrieval import Retrieval, retrieval_for, retrieve
 from serving.answering.targets import Target, resolve
 from serving.services import Services
+from serving.telemetry.record import Record, new_request_id
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 
@@ -20,10 +20,6 @@ CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 INTERACTIVE, BATCH = 0, 1
 
 Body = dict[str, Any]
-
-
-def new_request_id() -> str:
-    return f"req_{os.urandom(12).hex()}"
 
 
 @dataclass(frozen=True)
@@ -41,10 +37,19 @@ class Question:
     priority: int = INTERACTIVE
     request_id: str = field(default_factory=new_request_id)
     retrieval: Retrieval | None = None
+    asked_at: float = field(default_factory=time.perf_counter)
+    span: Any = None  # of OpenTelemetry, where the request is traced
 
     @property
     def streams(self) -> bool:
         return bool(self.body.get("stream"))
+
+
+def identity_of(record: Record | None) -> dict[str, Any]:
+    """By which request a question comes; None: by none of its own."""
+    if record is None:
+        return {}
+    return {"request_id": record.request_id, "asked_at": record.began, "span": record.span}
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,17 @@ class Prepared:
     hits: list[Hit]
     retrieval_seconds: float
     query: str | None = None
+    searched: tuple[str, ...] = ()  # collections
 
     @property
     def retrieved(self) -> bool:
         return self.query is not None
+
+    @property
+    def strategy(self) -> str:
+        if self.target.profile is not None:
+            return self.target.profile.strategy
+        return "base" if self.target.adapter is None else "fine_tuned"
 
     @property
     def writes_markers(self) -> bool:
@@ -77,7 +89,16 @@ class Prepared:
 
 
 async def prepare(services: Services, question: Question) -> Prepared:
-    """Raises: InvalidInputError, ModelNotFoundError, UnavailableError."""
+    """Raises: InvalidInputError, ModelNotFoundError, RateLimitError, UnavailableError."""
+    if question.priority == INTERACTIVE:
+        services.limits.enter(question.caller)
+    prepared = await _prepare(services, question)
+    if prepared.retrieved:
+        services.observer.retrieved(question.span, prepared.retrieval_seconds)
+    return prepared
+
+
+async def _prepare(services: Services, question: Question) -> Prepared:
     if question.path == COMPLETION:
         return _prepare_completion(services, question)
     return await _prepare_chat(services, question)
@@ -98,7 +119,8 @@ async def _prepare_chat(services: Services, question: Question) -> Prepared:
     if profile is not None and profile.prompt and not profile.retrieves:
         messages = [{"role": "system", "content": profile.prompt}, *messages]
     sent = {**_theirs(question.body), "messages": messages, **_ours(question, target)}
-    return Prepared(question, target, sent, hits, time.perf_counter() - started, query)
+    searched = retrieval.collections if retrieval is not None else ()
+    return Prepared(question, target, sent, hits, time.perf_counter() - started, query, searched)
 
 
 def _prepare_completion(services: Services, question: Question) -> Prepared:

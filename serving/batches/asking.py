@@ -13,7 +13,7 @@ from local_llm.errors import LocalLLMError, RateLimitError, UnavailableError
 from local_llm.permissions import Caller
 from serving.answering.answer import open_answer
 from serving.answering.events import TokenUsage
-from serving.answering.prepare import BATCH, Question, new_request_id, prepare
+from serving.answering.prepare import BATCH, Question, prepare
 from serving.batches.requests import Request
 from serving.bodies import dump_json
 from serving.embeddings import EMBEDDINGS, embed
@@ -21,6 +21,7 @@ from serving.error_responses import invalid_input
 from serving.responses import asking as responses
 from serving.responses.requests import CreateResponse, read_request
 from serving.services import Services
+from serving.telemetry.record import new_request_id
 
 # What is retrieved or encoded at once for all batches: the index server has people to answer.
 LOOKED_UP_AT_ONCE = 4

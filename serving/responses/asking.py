@@ -11,7 +11,7 @@ from typing import Any
 from local_llm.errors import LocalLLMError
 from local_llm.permissions import Caller
 from serving.answering.answer import Answer, ended_early, open_answer
-from serving.answering.prepare import CHAT, INTERACTIVE, Prepared, Question, prepare
+from serving.answering.prepare import CHAT, INTERACTIVE, Prepared, Question, identity_of, prepare
 from serving.bodies import dump_json
 from serving.responses.chats import body_of, messages_of
 from serving.responses.draft import Draft
@@ -23,6 +23,7 @@ from serving.responses.tools import tools_of
 from serving.responses.window import shortened
 from serving.responses.written import Events
 from serving.services import Services
+from serving.telemetry.record import Record
 from serving.vector_stores.answers import hit_as_json
 
 Json = dict[str, Any]
@@ -63,16 +64,31 @@ class Asking:
 
 
 async def ask(
-    services: Services, caller: Caller, asked: CreateResponse, server_url: str, priority: int = INTERACTIVE
+    services: Services,
+    caller: Caller,
+    asked: CreateResponse,
+    server_url: str,
+    priority: int = INTERACTIVE,
+    record: Record | None = None,
 ) -> Asking:
-    """Raises: InvalidInputError, NotFoundError, UnavailableError."""
-    prepared, items, conversation = await prepared_for(services, caller, asked, server_url, priority)
+    """`record`: of the request, where there is one.
+
+    Raises: InvalidInputError, NotFoundError, UnavailableError.
+    """
+    prepared, items, conversation = await prepared_for(services, caller, asked, server_url, priority, record)
+    if record is not None:
+        record.model, record.strategy = prepared.target.model, prepared.strategy
     stored = asked.store is not False and await asyncio.to_thread(services.responses.keeps, caller)
     return Asking(asked, caller, items, conversation, prepared, stored)
 
 
 async def prepared_for(
-    services: Services, caller: Caller, asked: AskResponse, server_url: str, priority: int = INTERACTIVE
+    services: Services,
+    caller: Caller,
+    asked: AskResponse,
+    server_url: str,
+    priority: int = INTERACTIVE,
+    record: Record | None = None,
 ) -> tuple[Prepared, list[Json], Conversation]:
     """Raises: as ask()."""
     items, tools = items_of(asked.input), tools_of(asked.tools, asked.tool_choice)
@@ -85,7 +101,9 @@ async def prepared_for(
     if asked.truncation == "auto":
         body = await shortened(services, body)
     with in_our_words():
-        question = Question(caller, CHAT, body, server_url, priority, retrieval=tools.retrieval)
+        question = Question(
+            caller, CHAT, body, server_url, priority, retrieval=tools.retrieval, **identity_of(record)
+        )
         return await prepare(services, question), items, conversation
 
 

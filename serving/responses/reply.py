@@ -12,6 +12,7 @@ from serving.relay import EVENT_STREAM, JSON_TYPE, headers_of
 from serving.responses.asking import ask, stream, whole
 from serving.responses.requests import CreateResponse
 from serving.services import Services
+from serving.telemetry.record import Record, record_of
 from serving.wanted import while_wanted
 
 
@@ -28,22 +29,23 @@ class Reply(Response):
         self._asked = asked
         self._server_url = server_url
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = record_of(scope)
         try:
             async with while_wanted(receive):
-                await (self._stream(send) if self._asked.stream else self._whole(send))
+                await (self._stream(send, record) if self._asked.stream else self._whole(send, record))
         except ClientLeftError:
             pass
 
-    async def _whole(self, send: Send) -> None:
-        asking = await ask(self._services, self._caller, self._asked, self._server_url)
+    async def _whole(self, send: Send, record: Record) -> None:
+        asking = await ask(self._services, self._caller, self._asked, self._server_url, record=record)
         data = await whole(self._services, asking)
         length = (b"content-length", str(len(data)).encode())
         await _begin(send, JSON_TYPE, asking.prepared, length)
         await send({"type": "http.response.body", "body": data})
 
-    async def _stream(self, send: Send) -> None:
-        asking = await ask(self._services, self._caller, self._asked, self._server_url)
+    async def _stream(self, send: Send, record: Record) -> None:
+        asking = await ask(self._services, self._caller, self._asked, self._server_url, record=record)
         begun = False
         async with aclosing(stream(self._services, asking)) as events:
             async for event in events:

@@ -20,10 +20,13 @@ def health() -> dict[str, str]:
 async def ready(request: Request) -> JSONResponse:
     """200 once the engine answers and, so that profiles can retrieve, the index server does.
 
-    Its status is "training" while the engine is stopped for a job (gpu.sharing = "stop"). Of engines elsewhere one
-    is enough; "engines" tells of each, in the order of engine.urls.
+    Its status is "draining" from when the server is told to stop, and "training" while the engine is stopped for a
+    job (gpu.sharing = "stop"). Of engines elsewhere one is enough; "engines" tells of each, in the order of
+    engine.urls.
     """
     services = services_of(request)
+    if services.draining:
+        return JSONResponse({"status": "draining"}, status_code=503)
     engine, index_up = await services.engine.status(), await services.index.ready()
     status: dict[str, Any] = {"engine": _word(engine.up), "index": _word(index_up)}
     if engine.each:

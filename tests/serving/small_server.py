@@ -14,11 +14,10 @@ ENGINE = Path(__file__).parent / "small_engine.py"
 
 
 def plan(settings: Settings, settings_file: Path | None, model: Model, listener: socket.socket) -> list[Child]:
-    children = {child.name: child for child in supervisor.plan(settings, settings_file, model, listener)}
-    gateway, engine = children["gateway"], children.get(supervisor.ENGINE)
-    if engine is None:
-        return [gateway]
-    return [gateway, replace(engine, command=[sys.executable, str(ENGINE), str(engine.socket)])]
+    planned = supervisor.plan(settings, settings_file, model, listener)
+    gateways = [child for child in planned if child.name.startswith("gateway")]
+    engines = [child for child in planned if child.name == supervisor.ENGINE]
+    return [*gateways, *(replace(one, command=[sys.executable, str(ENGINE), str(one.socket)]) for one in engines)]
 
 
 if __name__ == "__main__":

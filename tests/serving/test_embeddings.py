@@ -112,3 +112,14 @@ def test_what_cannot_be_encoded_is_refused_by_field(
 def test_ids_of_another_tokenizer_are_told_to_send_strings(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="send strings"):
         client.embeddings.create(model=MODEL, input=FOREIGN_IDS)
+
+
+def test_their_tokens_are_counted_by_model(client: openai.OpenAI, world: World) -> None:
+    def counted() -> float:
+        text = world.gateway.get("/metrics", headers={"authorization": f"Bearer {world.secrets['admin']}"}).text
+        line = f'local_llm_tokens_total{{kind="input",model="{MODEL}",process="0"}} '
+        return float((text.partition(line)[2] or "0").split()[0])
+
+    before = counted()
+    answer = client.embeddings.create(model=MODEL, input="The battery charges.")
+    assert counted() == before + answer.usage.prompt_tokens
