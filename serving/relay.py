@@ -93,10 +93,23 @@ class _Out:
 
 def _headers(prepared: Prepared) -> list[tuple[bytes, bytes]]:
     headers = [(b"x-request-id", prepared.question.request_id.encode())]
-    if prepared.retrieved:  # in milliseconds (W3C Server Timing)
-        duration = f"retrieval;dur={prepared.retrieval_seconds * 1000:.1f}"
-        headers.append((b"server-timing", duration.encode()))
+    if prepared.retrieved:
+        headers.append((b"server-timing", _timing(prepared).encode()))
+        left_out = prepared.found - len(prepared.hits)
+        if left_out or prepared.last_is_cut:
+            headers.append(
+                (b"x-context-left-out", f"passages={left_out}, cut={int(prepared.last_is_cut)}".encode())
+            )
     return headers
+
+
+def _timing(prepared: Prepared) -> str:
+    """In milliseconds (W3C Server Timing)."""
+    retrieval = f"retrieval;dur={prepared.retrieval_seconds * 1000:.1f}"
+    rewritten = prepared.rewritten
+    if rewritten is None or rewritten.seconds is None:
+        return retrieval
+    return f"rewrite;dur={rewritten.seconds * 1000:.1f}, {retrieval}"
 
 
 @asynccontextmanager

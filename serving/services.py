@@ -1,5 +1,6 @@
 """What the gateway's routes work with, opened once and handed in."""
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
@@ -8,6 +9,7 @@ from starlette.requests import Request
 
 from index.client import AsyncIndexClient
 from local_llm.adapters import AdapterRegistry
+from local_llm.declared_profiles import DeclaredProfiles
 from local_llm.device import training_job
 from local_llm.errors import AuthenticationError, ForbiddenError
 from local_llm.files import FileStore
@@ -20,6 +22,9 @@ from local_llm.state import State, open_state
 from serving.admission import Admission
 from serving.engine_client import EngineClient
 from serving.preflight import is_loopback
+from serving.prompt_tokens import PromptTokens
+
+log = logging.getLogger("local_llm.gateway")
 
 
 @dataclass
@@ -29,9 +34,11 @@ class Services:
     base: Manifest  # of the model that the engine serves
     keys: KeyStore
     profiles: ProfileStore
+    declared: DeclaredProfiles
     adapters: AdapterRegistry
     files: FileStore
     engine: EngineClient
+    prompt_tokens: PromptTokens
     index: AsyncIndexClient
     admission: Admission
 
@@ -49,19 +56,26 @@ def open_services(settings: Settings) -> Services:
     adapters = AdapterRegistry(settings, state)
     adapters.remove_abandoned()
     base = ModelStore(settings.place.models).get(settings.engine.model, "base").manifest
+    profiles = ProfileStore(state)
+    declared = DeclaredProfiles(state, profiles, settings.profiles)
+    for name, error in declared.adopt().items():
+        log.warning("the profile %s of the settings cannot be used yet: %s", name, error.message)
+    engine = EngineClient(
+        settings.place.socket("engine"),
+        settings.server.request_timeout_seconds,
+        partial(training_job, settings),
+    )
     return Services(
         settings=settings,
         state=state,
         base=base,
         keys=KeyStore(state),
-        profiles=ProfileStore(state),
+        profiles=profiles,
+        declared=declared,
         adapters=adapters,
         files=files,
-        engine=EngineClient(
-            settings.place.socket("engine"),
-            settings.server.request_timeout_seconds,
-            partial(training_job, settings),
-        ),
+        engine=engine,
+        prompt_tokens=PromptTokens(engine, base.name),
         index=AsyncIndexClient(settings.place.socket("index"), settings.server.request_timeout_seconds),
         admission=Admission(settings.server),
     )

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from local_llm import device, offline, processes
+from local_llm.declared_profiles import check_declared
 from local_llm.errors import LocalLLMError, UnavailableError
 from local_llm.fileio import write_json
 from local_llm.keys import KeyStore
@@ -98,6 +99,7 @@ class Supervisor:
 
     def _check(self) -> Model:
         device.require_sharing(self._settings)
+        check_declared(self._settings.profiles)
         state = open_state(self._settings.place)
         try:
             keys = KeyStore(state)

@@ -7,7 +7,7 @@ sentence, while the answer streams.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,8 +85,11 @@ class CitationWriter:
     that. With `write_markers` off the text passes unchanged and only `marks` is filled.
     """
 
-    def __init__(self, sources: Sequence[Source], *, write_markers: bool = True):
-        self._windows = [_windows(source) for source in sources]
+    def __init__(
+        self, sources: Sequence[Source], *, write_markers: bool = True, left_out: Collection[int] = frozenset()
+    ):
+        """`left_out` sources (numbered from 1) support nothing."""
+        self._windows = [[] if number in left_out else _windows(source) for number, source in enumerate(sources, 1)]
         self._write = write_markers
         self._sentence = ""
         self._length = 0  # of what was written so far
@@ -152,7 +155,7 @@ def _windows(source: Source) -> list[_Window]:
 
     Rows of tables and items of lists are not joined: each speaks of another thing.
     """
-    spans = _sentence_spans(source.text)
+    spans = sentence_spans(source.text)
     prose = [not _ITEM.match(source.text, start) for start, _ in spans]
     pairs = [(spans[at][0], spans[at + 1][1]) for at in range(len(spans) - 1) if prose[at] and prose[at + 1]]
     subject = frozenset(content_words(f"{source.title} {source.heading}"))
@@ -163,7 +166,7 @@ def _windows(source: Source) -> list[_Window]:
     return windows
 
 
-def _sentence_spans(text: str) -> list[tuple[int, int]]:
+def sentence_spans(text: str) -> list[tuple[int, int]]:
     spans, start = [], 0
     for end in [*(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]:
         piece = text[start:end]

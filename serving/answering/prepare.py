@@ -3,13 +3,17 @@
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from index.interface import Hit
 from local_llm.errors import InvalidInputError
 from local_llm.permissions import Caller
-from local_llm.prompts import last_user_position, text_of, with_context
+from local_llm.profiles import Profile
+from local_llm.prompts import Message, instruction_of, last_user_position, text_of, with_context
+from serving.answering.budget import Budget
+from serving.answering.rewriting import Asker, Rewritten, self_contained
 from serving.answering.targets import Target, resolve
 from serving.services import Services
 
@@ -46,24 +50,41 @@ class Question:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request ready for the engine, and what was retrieved for it."""
+    """A request ready for the engine, and what was retrieved for it.
+
+    `hits` are the passages put before the model, the last one perhaps cut; `found` counts those that the search
+    brought. `rewritten` is what was searched for, where that is not the question as it was asked.
+    """
 
     question: Question
     target: Target
     body: Body
     hits: list[Hit]
     retrieval_seconds: float
+    found: int = 0
+    last_is_cut: bool = False
+    rewritten: Rewritten | None = None
 
     @property
     def retrieved(self) -> bool:
         return self.target.profile is not None and self.target.profile.retrieves
 
     @property
+    def is_prose(self) -> bool:
+        response_format = (self.body.get("response_format") or {}).get("type", "text")
+        return response_format == "text" and not self.body.get("structured_outputs")
+
+    @property
     def writes_markers(self) -> bool:
         """Markers go into prose only: not into JSON, nor beside log-probabilities of the very tokens."""
-        response_format = (self.body.get("response_format") or {}).get("type", "text")
-        structured = response_format != "text" or self.body.get("structured_outputs")
-        return not structured and not self.body.get("logprobs")
+        return self.is_prose and not self.body.get("logprobs")
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the answer is known without a model: nothing was found, and nothing else may be answered from."""
+        profile = self.target.profile
+        held = profile is not None and profile.retrieves and profile.answer_only_from_context
+        return held and not self.found and self.writes_markers and not self.body.get("tools")
 
     @property
     def tells_usage(self) -> bool:
@@ -82,17 +103,59 @@ async def prepare(services: Services, question: Question) -> Prepared:
 async def _prepare_chat(services: Services, question: Question) -> Prepared:
     target = resolve(services, question.caller, _model_name(question.body))
     messages = _messages(question.body)
-    hits: list[Hit] = []
-    started = time.perf_counter()
     profile = target.profile
     if profile is not None and profile.retrieves and profile.collection is not None:
-        asked = text_of(messages[_last_user(messages)]["content"])
-        hits = await services.index.search(question.caller, profile.collection, asked, profile.k)
-        messages = with_context(messages, hits, profile.prompt)
-    elif profile is not None and profile.prompt:
-        messages = [{"role": "system", "content": profile.prompt}, *messages]
-    sent = {**question.body, "messages": messages, **_ours(question, target)}
-    return Prepared(question, target, sent, hits, time.perf_counter() - started)
+        return await _with_passages(services, question, target, profile, messages)
+    if profile is not None:
+        messages = _instructed(profile, messages)
+    return Prepared(question, target, {**question.body, "messages": messages, **_ours(question, target)}, [], 0.0)
+
+
+async def _with_passages(
+    services: Services, question: Question, target: Target, profile: Profile, messages: list[Message]
+) -> Prepared:
+    assert profile.collection is not None
+    asked = text_of(messages[_last_user(messages)]["content"])
+    rewritten = await _rewritten(services, question, profile, messages, asked)
+    started = time.perf_counter()
+    found = await services.index.search(question.caller, profile.collection, rewritten.text, profile.k)
+    instruction = instruction_of(profile.prompt, only_from_context=profile.answer_only_from_context)
+
+    def render(hits: Sequence[Hit]) -> list[Message]:
+        if not hits and not profile.answer_only_from_context:
+            return _instructed(profile, messages)
+        return with_context(messages, hits, instruction)
+
+    body = {**question.body, **_ours(question, target)}
+    settings = services.settings
+    budget = Budget(services.prompt_tokens, settings.engine.max_model_tokens, settings.answering.reserve_tokens)
+    hits = await budget.fit(body, found, render) if found else []
+    return Prepared(
+        question,
+        target,
+        {**body, "messages": render(hits)},
+        hits,
+        time.perf_counter() - started,
+        found=len(found),
+        last_is_cut=bool(hits) and hits[-1].text != found[len(hits) - 1].text,
+        rewritten=None if rewritten.seconds is None else rewritten,
+    )
+
+
+def _instructed(profile: Profile, messages: list[Message]) -> list[Message]:
+    """A chat without context, in which a profile's words are a system message."""
+    return [{"role": "system", "content": profile.prompt}, *messages] if profile.prompt else messages
+
+
+async def _rewritten(
+    services: Services, question: Question, profile: Profile, messages: list[Message], asked: str
+) -> Rewritten:
+    wanted = services.settings.answering.rewrite if profile.rewrite is None else profile.rewrite
+    if not wanted:
+        return Rewritten(asked)
+    caller = question.caller
+    asker = Asker(caller, question.priority, question.request_id, cache_salt(caller))
+    return await self_contained(services, asker, messages, asked)
 
 
 def _prepare_completion(services: Services, question: Question) -> Prepared:
