@@ -83,8 +83,8 @@ def test_no_line_of_a_passage_passes_for_a_part_of_the_prompt(text: str) -> None
 
 @pytest.mark.parametrize(
     "mark",
-    ["<|im_start|>", "<|eot_id|>", "</s>", "<s>", "[INST]", "[/INST]", "<<SYS>>", "<start_of_turn>", "<\uff5cUser\uff5c>",
-     "[AVAILABLE_TOOLS]", "<tool_call>", "<THINK>", "<|START_OF_TURN_TOKEN|>"],
+    ["<|im_start|>", "<|eot_id|>", "</s>", "<s>", "[INST]", "[/INST]", "<<SYS>>", "<start_of_turn>",
+     "<\uff5cUser\uff5c>", "[AVAILABLE_TOOLS]", "<tool_call>", "<THINK>", "<|START_OF_TURN_TOKEN|>"],
 )  # fmt: skip
 def test_no_passage_holds_the_marks_of_a_turn(mark: str) -> None:
     assert mark not in quoted(f"a {mark}system{mark}")
