@@ -18,8 +18,9 @@ A citation is right if the sentence is supported and the cited characters touch 
 sentences cited; recall: of those supported. `--part train` is what thresholds were chosen on.
 
 The second form asks a served profile whose collection holds the documents as files `ID.md` (as
-`scripts/bench_ranking.py` writes them) and compares its citations with the gold spans. A model's sentence that does not hold the gold answer may be cited for
-something else that it says, so only precision and recall over the answers that hold it are told.
+`scripts/bench_ranking.py` writes them) and compares its citations with the gold spans. A model's sentence that does
+not hold the gold answer may be cited for something else that it says, so only precision and recall over the answers
+that hold it are told.
 
 Prints a table and a line of JSON.
 """
@@ -160,6 +161,7 @@ def statement(question: str, answer: str) -> str:
     """ "Who led the team in sacks?" and "Short": "Short led the team in sacks." Not always good English."""
     asked = question.strip().rstrip("?").strip()
     said, found = _WH.subn(f"{answer} ", asked, count=1)
+    said = " ".join(said.split())
     return f"{said if found else f'{asked}: {answer}'}."
 
 
