@@ -192,7 +192,7 @@ class AnsweringSettings(Section):
         5, gt=0, description="Longest time that may take; the question is then searched for as it is."
     )
     reserve_tokens: int = Field(
-        1024,
+        512,
         gt=0,
         description=(
             "Tokens kept free for an answer whose request names no `max_tokens`, when passages are cut to fit; "

@@ -64,7 +64,8 @@ class SmallEngine:
         texts = [None if body.get("tools") else await asyncio.to_thread(self.says, body) for _ in range(count)]
         if not body.get("stream"):
             choices = [_choice(index, text, body) for index, text in enumerate(texts)]
-            return web.json_response({"object": "chat.completion", "choices": choices, "usage": usage})
+            whole = {"object": "chat.completion", "choices": choices, "usage": usage}
+            return web.json_response(whole, dumps=_compact)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         for choice in _deltas(texts, body):
@@ -111,7 +112,12 @@ def _deltas(texts: list[str | None], body: dict[str, Any]) -> Iterator[dict[str,
 
 def _event(value: dict[str, Any]) -> bytes:
     chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "small", **value}
-    return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + _compact(chunk).encode() + b"\n\n"
+
+
+def _compact(value: Any) -> str:
+    """As the engine writes JSON: without blanks."""
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _error(status: int, message: str) -> web.Response:

@@ -1,8 +1,10 @@
 """Chats with profiles that retrieve, through the real client: what the engine is asked, and what comes back."""
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -14,11 +16,16 @@ from local_llm.errors import UnavailableError
 from local_llm.permissions import Caller
 from local_llm.profiles import Profile, ProfileStore
 from local_llm.prompts import REFUSAL
+from serving.answering.answer import open_answer
+from serving.answering.events import TokenUsage
+from serving.answering.prepare import CHAT, Question, prepare
 from serving.answering.standing import Standing
+from serving.services import open_services
 
 from .recording_engine import SmallEngine, running, tokens_of
 from .vector_store_world import World, index_server, running_gateway
 
+PAGE = Path(__file__).parents[2] / "docs" / "answers.md"
 BATTERY = "The battery of the Sparrow charges in four hours from a wall socket. It lasts two days."
 RETURNS = "Goods can be returned within thirty days of purchase. Send them to the depot in Ghent."
 P6 = "The Press P6 prints labels up to 168 mm wide. It draws 350 W."
@@ -117,6 +124,21 @@ def test_an_answer_tells_what_it_was_made_from(engine: SmallEngine, client: open
     assert engine.paths() == ["/tokenize", "/v1/chat/completions"]  # once in the life of a gateway
     message_of(client)
     assert engine.paths()[2:] == ["/v1/chat/completions"]
+
+
+def test_the_snippet_of_the_documentation_works(
+    engine: SmallEngine, world: World, service: IndexService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.create(world.admin, "handbook")
+    service.put(world.admin, "handbook", RECORDS)
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    made = "client = OpenAI()\n"
+    assert made in snippet
+    exec(
+        snippet.replace(made, "").replace("httpx.post", "post"),
+        {"client": world.client(), "post": world.gateway.post},
+    )
+    assert "battery 0 68" in capsys.readouterr().out
 
 
 # Follow-up questions
@@ -377,3 +399,22 @@ def test_a_passage_cannot_end_itself_or_begin_a_turn(
     assert "<|" not in prompt
     assert prompt.count("\nQuestion: ") == 1
     assert "\n[9]" not in prompt
+
+
+def test_what_rewriting_took_is_counted_with_the_answer(
+    world: World, service: IndexService, engine: SmallEngine
+) -> None:
+    async def used() -> tuple[TokenUsage, TokenUsage]:
+        services = open_services(world.settings)
+        question = Question(world.admin, CHAT, {"model": "help", "messages": FOLLOW_UP})
+        prepared = await prepare(services, question)
+        async with open_answer(services, prepared) as answer:
+            await answer.whole()
+        await services.close()
+        assert prepared.rewritten is not None
+        return prepared.rewritten.usage, answer.usage
+
+    rewriting, together = asyncio.run(used())
+    first, second = (tokens_of(body) for body in engine.chats())
+    assert (rewriting.input_tokens, rewriting.output_tokens) == (first, 3)
+    assert (together.input_tokens, together.output_tokens) == (first + second, 6)
