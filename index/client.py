@@ -236,6 +236,12 @@ class IndexClient:
         found = self._call("document", caller, collection=collection, document_id=document_id, version=version)
         return wire.document_text(found)
 
+    def current(
+        self, caller: Caller, collection: str, versions: Sequence[tuple[str, int]]
+    ) -> list[tuple[str, int]]:
+        found = self._call("current", caller, collection=collection, versions=versions)
+        return [(identifier, version) for identifier, version in found]
+
     def records(
         self,
         caller: Caller,
@@ -346,6 +352,12 @@ class AsyncIndexClient:
             "document", caller, collection=collection, document_id=document_id, version=version
         )
         return wire.document_text(found)
+
+    async def current(
+        self, caller: Caller, collection: str, versions: Sequence[tuple[str, int]]
+    ) -> list[tuple[str, int]]:
+        found = await self._call("current", caller, collection=collection, versions=versions)
+        return [(identifier, version) for identifier, version in found]
 
     async def embed(
         self,

@@ -475,6 +475,14 @@ class Index(Protocol):
     ) -> DocumentText:
         """Raises: NotFoundError also when `version` is given and another one has taken its place."""
 
+    def current(
+        self, caller: Caller, collection: str, versions: Sequence[tuple[str, int]]
+    ) -> list[tuple[str, int]]:
+        """Those of these documents, given as (id, version), that are there in that version and visible.
+
+        Nothing if the collection is gone.
+        """
+
     def records(
         self,
         caller: Caller,

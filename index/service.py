@@ -46,9 +46,9 @@ from index.open_stores import OpenStores, UpkeepPolicy
 from index.ranking.rerankers import Load as LoadReranker
 from index.ranking.rerankers import Rerankers, load_reranker
 from index.ranking.search import RankedSearch
-from index.registry import CollectionRegistry, info_of
+from index.registry import CollectionRegistry, ExpiredError, info_of
 from local_llm import ledger
-from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError
+from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
 from local_llm.files import FileStore
 from local_llm.models import ModelStore
 from local_llm.permissions import Caller
@@ -360,6 +360,15 @@ class IndexService:
         self, caller: Caller, collection: str, document_id: str, version: int | None = None
     ) -> DocumentText:
         return self._store(self._registry.get(caller, collection)).document(document_id, version, caller.sees)
+
+    def current(
+        self, caller: Caller, collection: str, versions: Sequence[tuple[str, int]]
+    ) -> list[tuple[str, int]]:
+        try:
+            store = self._store(self._registry.usable(caller, collection))
+        except (NotFoundError, ExpiredError):
+            return []
+        return store.current_versions([(one[0], one[1]) for one in versions], caller.sees)
 
     def records(
         self,

@@ -52,6 +52,7 @@ METHODS = (
     "search",
     "documents",
     "document",
+    "current",
     "records",
     "embed",
 )
@@ -115,11 +116,11 @@ def arguments_from_json(arguments: Mapping[str, Any]) -> Json:
 
 
 def result_to_json(result: Any) -> Any:
-    """A dataclass of `index.interface`, a list of them, a number or None."""
+    """A dataclass of `index.interface`, a list of them or of pairs, a number or None."""
     if isinstance(result, Embeddings):  # hundreds of thousands of numbers
         return {**vars(result), "vectors": _packed(result.vectors)}
     if isinstance(result, list):
-        return [asdict(one) for one in result]
+        return [one if isinstance(one, tuple) else asdict(one) for one in result]
     return result if result is None or isinstance(result, int) else asdict(result)
 
 

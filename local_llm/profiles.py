@@ -1,11 +1,14 @@
-"""Profiles: served model names that stand for a strategy, a model, a collection, a prompt and a k."""
+"""Profiles: served model names that stand for a strategy, a model, a collection, a prompt and a k.
 
-from dataclasses import dataclass
+They are set by command, by the API, or in the settings; see local_llm/declared_profiles.py for the last.
+"""
+
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from sqlalchemy import delete, select
 
-from local_llm.errors import ForbiddenError, InvalidInputError, NotFoundError
+from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
 from local_llm.identifiers import is_name, new_id, now
 from local_llm.permissions import Caller
 from local_llm.state import Adapter, Collection, ProfileRow, State
@@ -23,7 +26,13 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Profile:
-    """`model` is `base` or an `ft:` name; `collection` an id, set where the strategy retrieves."""
+    """`model` is `base` or an `ft:` name; `collection` an id, set where the strategy retrieves.
+
+    The last three matter where it retrieves. `answer_only_from_context`: the model is told to say that it does not
+    know where the passages hold no answer, and is not asked at all where none was found. `rewrite`: follow-up
+    questions are made self-contained for the search; None: as the settings say. `from_settings`: the settings
+    declare it, and only they change it.
+    """
 
     name: str
     strategy: Strategy
@@ -31,6 +40,9 @@ class Profile:
     collection: str | None = None
     prompt: str | None = None
     k: int = DEFAULT_K
+    answer_only_from_context: bool = True
+    rewrite: bool | None = None
+    from_settings: bool = False
 
     @property
     def retrieves(self) -> bool:
@@ -48,12 +60,13 @@ class ProfileStore:
     def set(self, caller: Caller, profile: Profile) -> Profile:
         """Makes or replaces a profile. `profile.collection` may be a collection's id or name.
 
-        Raises: InvalidInputError, NotFoundError, ForbiddenError.
+        Raises: InvalidInputError, NotFoundError, ForbiddenError; ConflictError if the settings declare the one
+        there is.
         """
         _refuse_scoped(caller)
-        _refuse_contradictions(profile)
-        collection_id = self._collection_id(caller, profile)
-        self._require_model(caller, profile)
+        kept = self.resolved(caller, profile)
+        if not profile.from_settings:
+            self._refuse_declared(caller, profile.name)
         with self._state.session() as session:
             session.execute(_same_name(caller, profile.name))
             session.add(
@@ -63,13 +76,22 @@ class ProfileStore:
                     name=profile.name,
                     strategy=profile.strategy,
                     model=profile.model,
-                    collection_id=collection_id,
+                    collection_id=kept.collection,
                     prompt=profile.prompt,
                     k=profile.k,
+                    answer_only_from_context=profile.answer_only_from_context,
+                    rewrite=profile.rewrite,
+                    from_settings=profile.from_settings,
                     created_at=now(),
                 )
             )
-        return Profile(profile.name, profile.strategy, profile.model, collection_id, profile.prompt, profile.k)
+        return kept
+
+    def resolved(self, caller: Caller, profile: Profile) -> Profile:
+        """The profile as it would be kept. Raises: InvalidInputError, NotFoundError."""
+        refuse_contradictions(profile)
+        self._require_model(caller, profile)
+        return replace(profile, collection=self._collection_id(caller, profile))
 
     def list(self, caller: Caller) -> list[Profile]:
         with self._state.reading() as session:
@@ -83,12 +105,26 @@ class ProfileStore:
         return _from_row(row) if row and _is_reached(caller, row) else None
 
     def remove(self, caller: Caller, name: str) -> None:
-        """Raises: NotFoundError, ForbiddenError."""
+        """Raises: NotFoundError, ForbiddenError; ConflictError if the settings declare it."""
         _refuse_scoped(caller)
+        self._refuse_declared(caller, name)
+        self.drop(caller, name)
+
+    def drop(self, caller: Caller, name: str) -> None:
+        """Removes a profile wherever it came from. Raises: NotFoundError."""
         with self._state.session() as session:
             removed = session.scalars(_same_name(caller, name).returning(ProfileRow.id)).all()
         if not removed:
             raise NotFoundError(f"there is no profile {name!r}", hint="local-llm profiles list", param="profile")
+
+    def _refuse_declared(self, caller: Caller, name: str) -> None:
+        profile = self.find(caller, name)
+        if profile is not None and profile.from_settings:
+            raise ConflictError(
+                f"the settings declare the profile {name!r}",
+                hint=f"change [profiles.{name}] in the settings and start the server again",
+                param="profile",
+            )
 
     def _collection_id(self, caller: Caller, profile: Profile) -> str | None:
         if profile.collection is None:
@@ -116,7 +152,8 @@ class ProfileStore:
             )
 
 
-def _refuse_contradictions(profile: Profile) -> None:
+def refuse_contradictions(profile: Profile) -> None:
+    """Raises: InvalidInputError for what cannot be right whatever collections and models there are."""
     problems = []
     if not is_name(profile.name) or profile.name == BASE:
         problems.append(f"name {profile.name!r}: expected letters, digits, '.', '_', '-', and not {BASE!r}")
@@ -129,6 +166,8 @@ def _refuse_contradictions(profile: Profile) -> None:
     if profile.fine_tuned != (profile.model != BASE):
         needed = "an ft: model" if profile.fine_tuned else "the base model"
         problems.append(f"{profile.strategy} needs {needed}, but the model is {profile.model!r}")
+    if profile.rewrite and not profile.retrieves:
+        problems.append(f"{profile.strategy} retrieves nothing, but questions are to be rewritten for it")
     if not 1 <= profile.k <= MAX_K:
         problems.append(f"k = {profile.k}: expected 1 to {MAX_K}")
     if problems:
@@ -151,4 +190,14 @@ def _same_name(caller: Caller, name: str):  # type: ignore[no-untyped-def]  # SQ
 
 
 def _from_row(row: ProfileRow) -> Profile:
-    return Profile(row.name, row.strategy, row.model, row.collection_id, row.prompt, row.k)  # type: ignore[arg-type]
+    return Profile(
+        name=row.name,
+        strategy=row.strategy,  # type: ignore[arg-type]  # it was checked before it was written
+        model=row.model,
+        collection=row.collection_id,
+        prompt=row.prompt,
+        k=row.k,
+        answer_only_from_context=row.answer_only_from_context,
+        rewrite=row.rewrite,
+        from_settings=row.from_settings,
+    )

@@ -241,6 +241,44 @@ class TelemetrySettings(Section):
     traces_share: float = Field(1.0, ge=0, le=1, description="Share of the requests that are traced.")
 
 
+class AnsweringSettings(Section):
+    """[answering]: answers from documents."""
+
+    rewrite: bool = Field(
+        True,
+        description=(
+            "Make follow-up questions self-contained before they are searched for: one short generation for each "
+            "question that is not the first of its chat. A profile can say otherwise."
+        ),
+    )
+    rewrite_timeout_seconds: float = Field(
+        5, gt=0, description="Longest time that may take; the question is then searched for as it is."
+    )
+    reserve_tokens: int = Field(
+        512,
+        gt=0,
+        description=(
+            "Tokens kept free for an answer whose request names no `max_tokens`, when passages are cut to fit; "
+            "never more than half of engine.max_model_tokens."
+        ),
+    )
+
+
+class ProfileSettings(Section):
+    """[profiles.NAME]: profiles that are there from the start, as `local-llm profiles set` makes them."""
+
+    strategy: Literal["base", "fine_tuned", "rag", "hybrid"] = Field(description="What stands behind the name.")
+    model: str = Field("base", description="`base`, or an `ft:` name for fine_tuned and hybrid.")
+    collection: str | None = Field(None, description="Name or id of the collection, for rag and hybrid.")
+    prompt: str | None = Field(None, description="Words said before the context, or as system message.")
+    k: int = Field(5, description="How many passages to retrieve.")
+    answer_only_from_context: bool = Field(
+        True, description="Have the model say that it does not know where the passages hold no answer."
+    )
+    rewrite: bool | None = Field(None, description="As answering.rewrite, for this profile.")
+    project: str = Field("local", description="Name of the project that it belongs to.")
+
+
 class CostSettings(Section):
     """[cost]: what this hardware costs."""
 
@@ -275,6 +313,10 @@ class Settings(Section):
     logs: LogSettings = LogSettings()  # type: ignore[call-arg]
     telemetry: TelemetrySettings = TelemetrySettings()  # type: ignore[call-arg]
     cost: CostSettings = CostSettings()  # type: ignore[call-arg]
+    answering: AnsweringSettings = AnsweringSettings()  # type: ignore[call-arg]
+    profiles: dict[str, ProfileSettings] = Field(
+        default_factory=dict, description="Profiles by name, each a table of its own: see `[profiles.NAME]`."
+    )
 
     @field_validator("home")
     @classmethod

@@ -206,6 +206,9 @@ class ProfileRow(Row):
     collection_id: Mapped[str | None] = mapped_column(ForeignKey("collections.id"))
     prompt: Mapped[str | None]
     k: Mapped[int]
+    answer_only_from_context: Mapped[bool] = mapped_column(default=True)
+    rewrite: Mapped[bool | None]
+    from_settings: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[int]
     __table_args__ = (UniqueConstraint("project_id", "name"),)
 

@@ -142,5 +142,17 @@ def headers_of(prepared: Prepared) -> Headers:
     """What tells of a question beside its answer, for ASGI."""
     if not prepared.retrieved:
         return []
-    duration = f"retrieval;dur={prepared.retrieval_seconds * 1000:.1f}"  # in milliseconds (W3C Server Timing)
-    return [(b"server-timing", duration.encode())]
+    headers = [(b"server-timing", _timing(prepared).encode())]
+    left_out = prepared.found - len(prepared.hits)
+    if left_out or prepared.last_is_cut:
+        headers.append((b"x-context-left-out", f"passages={left_out}, cut={int(prepared.last_is_cut)}".encode()))
+    return headers
+
+
+def _timing(prepared: Prepared) -> str:
+    """In milliseconds (W3C Server Timing)."""
+    retrieval = f"retrieval;dur={prepared.retrieval_seconds * 1000:.1f}"
+    rewritten = prepared.rewritten
+    if rewritten is None or rewritten.seconds is None:
+        return retrieval
+    return f"rewrite;dur={rewritten.seconds * 1000:.1f}, {retrieval}"

@@ -1,6 +1,7 @@
 """What the gateway's routes work with, opened once and handed in."""
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from starlette.requests import Request
 from index.client import AsyncIndexClient
 from local_llm.adapters import AdapterRegistry
 from local_llm.audit import Audit
+from local_llm.declared_profiles import DeclaredProfiles
 from local_llm.files import FileStore
 from local_llm.keys import KeyStore
 from local_llm.models import Manifest, ModelStore
@@ -26,9 +28,12 @@ from serving.admission import Admission
 from serving.chats.keeping import ChatKeeper
 from serving.engine_pool import Engine, open_engine
 from serving.limits import Limits
+from serving.prompt_tokens import PromptTokens
 from serving.responses.store import ResponseStore
 from serving.telemetry.observer import Observer
 from serving.telemetry.siblings import Siblings, Snapshot
+
+log = logging.getLogger("local_llm.gateway")
 
 # When a key was last used is noted so often at most.
 USED_SECONDS = 60
@@ -41,9 +46,11 @@ class Services:
     base: Manifest  # of the model that the engine serves
     keys: KeyStore
     profiles: ProfileStore
+    declared: DeclaredProfiles
     adapters: AdapterRegistry
     files: FileStore
     engine: Engine
+    prompt_tokens: PromptTokens
     index: AsyncIndexClient
     admission: Admission
     limits: Limits
@@ -96,15 +103,21 @@ def open_services(settings: Settings, number: int = 0) -> Services:
     def snapshot() -> Snapshot:
         return observer.metrics.snapshot(running=admission.running, waiting=admission.waiting)
 
+    profiles, engine = ProfileStore(state), open_engine(settings, adapters)
+    declared = DeclaredProfiles(state, profiles, settings.profiles)
+    for name, error in declared.adopt().items():
+        log.warning("the profile %s of the settings cannot be used yet: %s", name, error.message)
     return Services(
         settings=settings,
         state=state,
         base=base,
         keys=keys,
-        profiles=ProfileStore(state),
+        profiles=profiles,
+        declared=declared,
         adapters=adapters,
         files=files,
-        engine=open_engine(settings, adapters),
+        engine=engine,
+        prompt_tokens=PromptTokens(engine, base.name),
         index=AsyncIndexClient(settings.place.socket("index"), settings.server.request_timeout_seconds),
         admission=admission,
         limits=Limits(processes=settings.server.processes, tokens_today=usage.tokens_today),

@@ -16,6 +16,7 @@ from typing import Any
 
 from local_llm import device, offline, processes
 from local_llm.adapters import AdapterRegistry, Published
+from local_llm.declared_profiles import check_declared
 from local_llm.errors import LocalLLMError, UnavailableError
 from local_llm.fileio import write_json
 from local_llm.keys import KeyStore
@@ -138,6 +139,7 @@ class Supervisor:
         device.require_sharing(self._settings)
         engine.require_sound(self._settings.engine)
         remote_engines(self._settings)
+        check_declared(self._settings.profiles)
         state = open_state(self._settings.place)
         try:
             keys = KeyStore(state)

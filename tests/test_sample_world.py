@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from examples.quillon.reword_contexts import reworded
 from index.documents.parse import parse
 from local_llm.embedded import CHAT, locate
 from local_llm.prompts import INSTRUCTION
@@ -52,6 +53,7 @@ def test_examples_with_context_are_worded_as_the_server_words_them() -> None:
     for prompt in contexts:
         assert prompt.startswith(f"{INSTRUCTION}\n\nContext:\n[1] ")
         assert "\n\nQuestion: " in prompt
+        assert reworded(prompt) == prompt, "run: python examples/quillon/reword_contexts.py"
 
 
 def test_sixty_questions_are_held_out_and_their_documents_hold_the_answer(tmp_path: Path) -> None:

@@ -291,6 +291,20 @@ def text_of(database: Database, identifier: str, version: int | None, principals
     return DocumentText(**rows[0], pages=pages)
 
 
+def current_versions(
+    database: Database, versions: Sequence[tuple[str, int]], principals: Principals
+) -> list[tuple[str, int]]:
+    """Those of the documents, as (id, version), that are there in that version and visible."""
+    rows = database.read(
+        f"""SELECT id, version FROM documents
+        WHERE id IN (SELECT value FROM json_each(:ids)) AND {VISIBLE}""",
+        ids=to_json([readable(identifier) for identifier, _ in versions]),
+        principals=storable(principals),
+    )
+    there = {(row["id"], row["version"]) for row in rows}
+    return [one for one in versions if one in there]
+
+
 def counts(database: Database, principals: Principals) -> Counts:
     rows = database.read(
         f"""SELECT count(*) AS documents, coalesce(sum(passages), 0) AS passages,

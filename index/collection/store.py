@@ -274,6 +274,12 @@ class CollectionStore:
         """Raises: NotFoundError if it is not there, not visible, or of another version."""
         return rows.text_of(self._database, identifier, version, principals)
 
+    def current_versions(
+        self, versions: Sequence[tuple[str, int]], principals: Principals
+    ) -> list[tuple[str, int]]:
+        """Those of the documents, as (id, version), that are there in that version and visible."""
+        return rows.current_versions(self._database, versions, principals)
+
     def records(self, scope: Scope, names: Sequence[str] | None) -> list[Record]:
         """The documents of these names (None: of any) that are within the scope, in the order of their numbers."""
         return rows.records(self._database, self._numbers(scope, names), scope)

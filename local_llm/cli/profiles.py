@@ -17,7 +17,7 @@ def list_profiles(context: typer.Context, as_json: AsJson = False) -> None:
     """Lists the profiles."""
     box: CommandContext = context.obj
     rows = [asdict(profile) for profile in ProfileStore(box.state).list(box.caller)]
-    columns = ["name", "strategy", "model", "collection", "k"]
+    columns = ["name", "strategy", "model", "collection", "k", "from_settings"]
     emit_table(rows, columns, as_json=as_json, empty="no profiles yet: local-llm profiles set")
 
 
@@ -30,11 +30,21 @@ def set_profile(
     collection: Annotated[str | None, typer.Option(help="Collection to retrieve from, for rag and hybrid.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Words said before the context, or as system message.")] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="How many passages to retrieve.")] = DEFAULT_K,
+    answer_only_from_context: Annotated[
+        bool, typer.Option(help="Have the model say that it does not know where the passages hold no answer.")
+    ] = True,
+    rewrite: Annotated[
+        bool | None,
+        typer.Option(
+            help="Make follow-up questions self-contained before they are searched for; default: setting."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Makes or replaces a profile. A running server knows it from its next request on."""
     box: CommandContext = context.obj
-    profile = ProfileStore(box.state).set(box.caller, Profile(name, strategy, model, collection, prompt, k))
+    wanted = Profile(name, strategy, model, collection, prompt, k, answer_only_from_context, rewrite)
+    profile = ProfileStore(box.state).set(box.caller, wanted)
     emit(asdict(profile), f"{profile.name}: {profile.strategy}, model {profile.model}", as_json=as_json)
 
 

@@ -14,8 +14,10 @@ import aiohttp
 from local_llm.audit import Seen
 from local_llm.errors import LocalLLMError, UnavailableError
 from serving.answering.cited import Cited, cite_delta, cite_message
-from serving.answering.events import END, TokenUsage, chunk_of, whole_events, without_usage
+from serving.answering.events import END, Response, TokenUsage, chunk_of, whole_events, without_usage
 from serving.answering.prepare import INTERACTIVE, Prepared
+from serving.answering.refusal import Refusal
+from serving.answering.standing import Standing
 from serving.bodies import dump_json
 from serving.engine_client import NO_HEADERS
 from serving.services import Services
@@ -24,11 +26,18 @@ from serving.services import Services
 class Answer:
     """Either whole() or blocks() or chunks() may be called, once. `usage` is complete when they have ended."""
 
-    def __init__(self, prepared: Prepared, response: aiohttp.ClientResponse):
+    def __init__(self, prepared: Prepared, response: Response, standing: Standing):
         self.prepared = prepared
-        self.usage = TokenUsage()
         self.first_seconds: float | None = None  # from the question to the first piece of a stream
+        self._answered = TokenUsage()
         self._response = response
+        self._standing = standing
+
+    @property
+    def usage(self) -> TokenUsage:
+        """What was taken in all: by this answer, and by the rewriting of its question."""
+        rewritten = self.prepared.rewritten
+        return self._answered if rewritten is None else self._answered.plus(rewritten.usage)
 
     async def whole(self) -> bytes:
         """JSON. Raises: UnavailableError."""
@@ -36,8 +45,8 @@ class Answer:
             data = await self._response.read()
         except (aiohttp.ClientError, TimeoutError):
             raise ended_early() from None
-        self.usage.read_from(data)
-        return self._cited(data) if self.prepared.retrieved else data
+        self._answered.read_from(data)
+        return await self._cited(data) if self.prepared.retrieved else data
 
     async def blocks(self) -> AsyncIterator[bytes]:
         """Server-sent events, ready to be sent. One that ends early is told as an event."""
@@ -47,7 +56,7 @@ class Answer:
                     yield event
             else:
                 async for events in self._events():
-                    left = without_usage(events, self.usage, told=self.prepared.tells_usage)
+                    left = without_usage(events, self._answered, told=self.prepared.tells_usage)
                     if left:
                         yield left
         except (aiohttp.ClientError, TimeoutError):
@@ -64,10 +73,10 @@ class Answer:
         except (aiohttp.ClientError, TimeoutError):
             raise ended_early() from None
 
-    def _cited(self, data: bytes) -> bytes:
+    async def _cited(self, data: bytes) -> bytes:
         answer = json.loads(data)
         for choice in answer["choices"]:
-            cite_message(choice, self._citing())
+            await cite_message(choice, self._citing())
         return dump_json(answer)
 
     async def _cited_events(self) -> AsyncIterator[bytes]:
@@ -81,13 +90,13 @@ class Answer:
                 index = choice["index"]
                 if index not in choices:
                     choices[index] = self._citing()
-                cite_delta(choice, choices[index])
+                await cite_delta(choice, choices[index])
             yield b"data: " + dump_json(chunk) + END
 
     async def _plain_events(self) -> AsyncIterator[bytes]:
         """One event at a time."""
         async for events in self._events():
-            for event in without_usage(events, self.usage, told=self.prepared.tells_usage).split(END):
+            for event in without_usage(events, self._answered, told=self.prepared.tells_usage).split(END):
                 if event:
                     yield event + END
 
@@ -101,8 +110,7 @@ class Answer:
             yield block
 
     def _citing(self) -> Cited:
-        prepared = self.prepared
-        return Cited(prepared.hits, prepared.question.server_url, write_markers=prepared.writes_markers)
+        return Cited(self.prepared, self._standing)
 
 
 @asynccontextmanager
@@ -112,12 +120,20 @@ async def open_answer(services: Services, prepared: Prepared) -> AsyncIterator[A
     Raises: RateLimitError, and as EngineClient.post.
     """
     question = prepared.question
+    standing = Standing(services.index, question.caller)
+    if prepared.refuses:
+        answer = Answer(prepared, Refusal(prepared), standing)
+        try:
+            yield answer
+        finally:
+            _account(services, answer)
+        return
     with _span_headers(services, prepared) as headers:
         async with (
             services.admission.enter(question.caller, question.priority),
             services.engine.post(question.path, prepared.body, prepared.target.adapter, headers) as response,
         ):
-            answer = Answer(prepared, response)
+            answer = Answer(prepared, response, standing)
             try:
                 yield answer
             finally:

@@ -1,13 +1,13 @@
 """Citations: which passage supports which sentence of an answer.
 
 A sentence is supported by a passage when most of what it says stands in one window of the passage, and every
-number in it does. What it says are its content words beyond the passage's title and headings: those tell what is
-spoken of, and a sentence that only repeats them says nothing. The marker `[n]` is written after a supported
+number and name in it does. What it says are its content words beyond the passage's title and headings: those tell
+what is spoken of, and a sentence that only repeats them says nothing. The marker `[n]` is written after a supported
 sentence, while the answer streams.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,13 @@ _WORD = re.compile(r"\w+(?:[.,:/-]\w+)*", re.UNICODE)
 # items of lists, the rows of tables and headings.
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)|\|\s*\n|\n(?=\s*(?:\n|[-*|#]|\d+[.)]\s))")
 _ITEM = re.compile(r"[-*|]|\d+[.)]\s")
+# A word that begins no sentence and no part of one: with a capital it is a name.
+_WITHIN = re.compile(r"(?<=\w[ ,])\s*([^\W\d_]\w*(?:[.,:/-]\w+)*)")
+# Numbers are written either way. Not "one", which is mostly none.
+_NUMBER_WORDS = {
+    word: str(number)
+    for number, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)  # noqa: SIM905
+}
 # The commonest words of English: they stand in every sentence and support none.
 _STOPWORDS = frozenset(
     """
@@ -69,11 +76,10 @@ class _Window:
     words: frozenset[str]
     subject: frozenset[str]  # of the title and the headings above
 
-    def share_of(self, words: set[str]) -> float:
-        """How much of what a sentence of these words says stands here, from 0 to 1."""
+    def share_of(self, words: set[str], exact: set[str]) -> float:
+        """How much of what a sentence of these words says stands here: 0 to 1; 0 unless all of `exact` does."""
         said = words - self.subject
-        numbers = {word for word in words if any(character.isdigit() for character in word)}
-        if len(said) < MINIMUM_WORDS or not numbers <= self.words | self.subject:
+        if len(said) < MINIMUM_WORDS or not exact <= self.words | self.subject:
             return 0.0
         return len(said & self.words) / len(said)
 
@@ -85,8 +91,11 @@ class CitationWriter:
     that. With `write_markers` off the text passes unchanged and only `marks` is filled.
     """
 
-    def __init__(self, sources: Sequence[Source], *, write_markers: bool = True):
-        self._windows = [_windows(source) for source in sources]
+    def __init__(
+        self, sources: Sequence[Source], *, write_markers: bool = True, left_out: Collection[int] = frozenset()
+    ):
+        """`left_out` sources (numbered from 1) support nothing."""
+        self._windows = [[] if number in left_out else _windows(source) for number, source in enumerate(sources, 1)]
         self._write = write_markers
         self._sentence = ""
         self._length = 0  # of what was written so far
@@ -120,24 +129,40 @@ class CitationWriter:
 
     def _support(self, sentence: str) -> Support | None:
         words = content_words(sentence)
+        exact = numbers_and_names(sentence) & words
         best: Support | None = None
         best_share = 0.0
         for number, windows in enumerate(self._windows, 1):
             for window in windows:
-                share = window.share_of(words)
+                share = window.share_of(words, exact)
                 if share > best_share:
                     best, best_share = Support(number, window.start, window.end), share
         return best if best_share >= MINIMUM_SHARE else None
 
 
 def content_words(text: str) -> set[str]:
-    """Lower-cased words and numbers that carry meaning, plurals folded ("plans": "plan").
+    """Lower-cased words and numbers that carry meaning, folded ("plans": "plan", "seven": "7", "8,443": "8443").
 
     A list's own number ("2. ") is none of them.
     """
     body = re.sub(r"^\s*(?:\d+[.)]|[-*])\s+", "", text)
     words = (found.group().lower() for found in _WORD.finditer(body))
-    return {word.removesuffix("s") if len(word) > 3 else word for word in words if word not in _STOPWORDS}
+    return {_folded(word) for word in words if word not in _STOPWORDS}
+
+
+def numbers_and_names(text: str) -> set[str]:
+    """What a sentence may not say otherwise than its source does: its numbers, and its capitalised words but the
+    first."""
+    names = {_folded(word.lower()) for word in _WITHIN.findall(text) if word[0].isupper()}
+    return names | {word for word in content_words(text) if any(character.isdigit() for character in word)}
+
+
+def _folded(word: str) -> str:
+    if word in _NUMBER_WORDS:
+        return _NUMBER_WORDS[word]
+    if word[0].isdigit():
+        return word.replace(",", "")
+    return word.removesuffix("s") if len(word) > 3 else word
 
 
 def _finished(sentence: str, following: str) -> bool:
@@ -152,7 +177,7 @@ def _windows(source: Source) -> list[_Window]:
 
     Rows of tables and items of lists are not joined: each speaks of another thing.
     """
-    spans = _sentence_spans(source.text)
+    spans = sentence_spans(source.text)
     prose = [not _ITEM.match(source.text, start) for start, _ in spans]
     pairs = [(spans[at][0], spans[at + 1][1]) for at in range(len(spans) - 1) if prose[at] and prose[at + 1]]
     subject = frozenset(content_words(f"{source.title} {source.heading}"))
@@ -163,7 +188,7 @@ def _windows(source: Source) -> list[_Window]:
     return windows
 
 
-def _sentence_spans(text: str) -> list[tuple[int, int]]:
+def sentence_spans(text: str) -> list[tuple[int, int]]:
     spans, start = [], 0
     for end in [*(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]:
         piece = text[start:end]

@@ -1,26 +1,79 @@
-"""Citations as the API carries them: `annotations` of type url_citation, and a `citations` list beside."""
+"""Citations as the API carries them: `annotations` of type url_citation, `citations` and `context` beside."""
 
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from index.interface import Hit
+from local_llm.prompts import is_refusal
 from serving.answering.citations import CitationWriter, Mark
+from serving.answering.prepare import Prepared
+from serving.answering.standing import Standing
 
 
 class Cited:
     """One choice of an answer made with context: its text with markers, its citations."""
 
-    def __init__(self, hits: Sequence[Hit], server_url: str, *, write_markers: bool):
-        self._hits = hits
-        self._server_url = server_url
-        self.writer = CitationWriter(hits, write_markers=write_markers)
+    def __init__(self, prepared: Prepared, standing: Standing):
+        self._prepared = prepared
+        self._hits = prepared.hits
+        self._standing = standing
+        self._gone: frozenset[int] = frozenset()
+        self._beginning = ""
+        self._writer = self._new_writer()
+
+    @property
+    def has_text(self) -> bool:
+        return bool(self._beginning)
+
+    def feed(self, text: str) -> str:
+        """The text to send on for a piece of the answer."""
+        if len(self._beginning) < 100:  # a refusal is known by how it begins
+            self._beginning += text
+        return self._writer.feed(text)
+
+    def finish(self) -> str:
+        return self._writer.finish()
+
+    async def whole(self, text: str) -> str:
+        """A whole answer with markers. None of a passage that stands no more."""
+        written = self.feed(text) + self.finish()
+        await self.check()
+        if self._gone:
+            self._writer = self._new_writer()
+            written = self.feed(text) + self.finish()
+        return written
+
+    async def check(self) -> None:
+        """Looks up whether the passages cited still stand. By then the markers of a stream are out."""
+        cited = {mark.support.number for mark in self._writer.marks}
+        if cited:
+            self._gone |= await self._standing.gone(self._hits, cited)
 
     def fields(self) -> dict[str, Any]:
         """What is added to a message, or to the last delta of a stream."""
         return {
-            "annotations": [self._annotation(mark) for mark in self.writer.marks],
+            "annotations": [self._annotation(mark) for mark in self._marks()],
             "citations": self._citations(),
+            "context": self._context(),
+        }
+
+    def _new_writer(self) -> CitationWriter:
+        return CitationWriter(self._hits, write_markers=self._prepared.writes_markers, left_out=self._gone)
+
+    def _marks(self) -> list[Mark]:
+        return [mark for mark in self._writer.marks if mark.support.number not in self._gone]
+
+    def _context(self) -> dict[str, Any]:
+        """What the answer was made from. `gone`: passages that were replaced, deleted or closed to the asker while
+        it was made; they are cited no more."""
+        prepared = self._prepared
+        return {
+            "passages_found": prepared.found,
+            "passages_used": len(self._hits),
+            "last_passage_cut": prepared.last_is_cut,
+            "search_query": prepared.rewritten.text if prepared.rewritten else None,
+            "refused": is_refusal(self._beginning),
+            "gone": sorted(self._gone),
         }
 
     def _annotation(self, mark: Mark) -> dict[str, Any]:
@@ -37,7 +90,7 @@ class Cited:
 
     def _citations(self) -> list[dict[str, Any]]:
         """Each cited span once, in the order in which it is first cited."""
-        spans = {mark.support: None for mark in self.writer.marks}
+        spans = {mark.support: None for mark in self._marks()}
         return [self._citation(support.number, support.start, support.end) for support in spans]
 
     def _citation(self, number: int, start: int, end: int) -> dict[str, Any]:
@@ -60,24 +113,29 @@ class Cited:
 
     def _url(self, hit: Hit, start: int, end: int) -> str:
         query = urlencode({"version": hit.version, "start": start, "end": end})
-        return f"{self._server_url}/passages/{quote(hit.collection, safe='')}/{hit.document_id}?{query}"
+        server_url = self._prepared.question.server_url
+        return f"{server_url}/passages/{quote(hit.collection, safe='')}/{hit.document_id}?{query}"
 
 
-def cite_message(choice: dict[str, Any], cited: Cited) -> None:
+async def cite_message(choice: dict[str, Any], cited: Cited) -> None:
     """Adds markers and citations to a whole choice, in place. Tool calls carry none."""
     message = choice["message"]
     if not message.get("content"):
         return
-    message["content"] = cited.writer.feed(message["content"]) + cited.writer.finish()
+    message["content"] = await cited.whole(message["content"])
     message.update(cited.fields())
 
 
-def cite_delta(choice: dict[str, Any], cited: Cited) -> None:
-    """Adds markers to a piece of a streamed choice, in place, and the citations to its last."""
+async def cite_delta(choice: dict[str, Any], cited: Cited) -> None:
+    """Adds markers to a piece of a streamed choice, in place, and the citations to its last.
+
+    Tool calls carry none.
+    """
     delta = choice["delta"]
-    text = cited.writer.feed(delta.get("content") or "")
-    if choice.get("finish_reason"):
-        text += cited.writer.finish()
+    text = cited.feed(delta.get("content") or "")
+    if choice.get("finish_reason") and cited.has_text:
+        text += cited.finish()
+        await cited.check()
         delta.update(cited.fields())
     if text or delta.get("content") is not None:
         delta["content"] = text

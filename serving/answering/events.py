@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 
@@ -16,6 +16,20 @@ _DATA = b"data: "
 _NO_CHOICE, _USAGE = b'"choices":[]', b'"usage":{'
 
 
+class Blocks(Protocol):
+    """A body as it comes in; nothing once it has ended."""
+
+    async def readany(self) -> bytes: ...
+
+
+class Response(Protocol):
+    """What an answer needs of the engine's response."""
+
+    @property
+    def content(self) -> Blocks: ...
+    async def read(self) -> bytes: ...
+
+
 @dataclass
 class TokenUsage:
     """What an answer took, as the engine counts it; all 0 until it has told."""
@@ -23,6 +37,13 @@ class TokenUsage:
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+
+    def plus(self, other: "TokenUsage") -> "TokenUsage":
+        return TokenUsage(
+            self.input_tokens + other.input_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.output_tokens + other.output_tokens,
+        )
 
     def read(self, usage: dict[str, Any]) -> None:
         self.input_tokens = usage.get("prompt_tokens") or 0
@@ -37,7 +58,7 @@ class TokenUsage:
             self.read(json.JSONDecoder().raw_decode(text)[0])
 
 
-async def whole_events(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+async def whole_events(content: Blocks) -> AsyncIterator[bytes]:
     """One or more whole events at a time, as soon as they are there, with the blank lines behind them.
 
     Raises: aiohttp.ClientPayloadError for one without an end.

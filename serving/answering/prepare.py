@@ -2,14 +2,17 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from index.interface import Hit
 from local_llm.errors import InvalidInputError
 from local_llm.permissions import Caller
-from local_llm.prompts import last_user_position, text_of, with_context
+from local_llm.prompts import Message, instruction_of, last_user_position, text_of, with_context
+from serving.answering.budget import Budget
 from serving.answering.retrieval import Retrieval, retrieval_for, retrieve
+from serving.answering.rewriting import Asker, Rewritten, self_contained
 from serving.answering.targets import Target, resolve
 from serving.services import Services
 from serving.telemetry.record import Record, new_request_id
@@ -54,7 +57,11 @@ def identity_of(record: Record | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request ready for the engine, and what was retrieved for it by which query."""
+    """A request ready for the engine, and what was retrieved for it.
+
+    `hits` are the passages put before the model, the last one perhaps cut; `found` counts those that the search of
+    the collections `searched` brought for `query`. `rewritten` tells of the query where the question was another.
+    """
 
     question: Question
     target: Target
@@ -62,7 +69,11 @@ class Prepared:
     hits: list[Hit]
     retrieval_seconds: float
     query: str | None = None
-    searched: tuple[str, ...] = ()  # collections
+    searched: tuple[str, ...] = ()
+    found: int = 0
+    last_is_cut: bool = False
+    rewritten: Rewritten | None = None
+    only_from_context: bool = False
 
     @property
     def retrieved(self) -> bool:
@@ -75,11 +86,20 @@ class Prepared:
         return "base" if self.target.adapter is None else "fine_tuned"
 
     @property
+    def is_prose(self) -> bool:
+        response_format = (self.body.get("response_format") or {}).get("type", "text")
+        return response_format == "text" and not self.body.get("structured_outputs")
+
+    @property
     def writes_markers(self) -> bool:
         """Markers go into prose only: not into JSON, nor beside log-probabilities of the very tokens."""
-        response_format = (self.body.get("response_format") or {}).get("type", "text")
-        structured = response_format != "text" or self.body.get("structured_outputs")
-        return not structured and not self.body.get("logprobs")
+        return self.is_prose and not self.body.get("logprobs")
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the answer is known without a model: nothing was found, and nothing else may be answered from."""
+        held = self.retrieved and self.only_from_context
+        return held and not self.found and self.writes_markers and not self.body.get("tools")
 
     @property
     def tells_usage(self) -> bool:
@@ -107,20 +127,63 @@ async def _prepare(services: Services, question: Question) -> Prepared:
 async def _prepare_chat(services: Services, question: Question) -> Prepared:
     target = resolve(services, question.caller, _model_name(question.body))
     messages = _messages(question.body)
-    hits: list[Hit] = []
-    query = None
-    started = time.perf_counter()
     profile = target.profile
+    if profile is not None and not profile.retrieves:
+        messages = _instructed(profile.prompt, messages)
     retrieval = retrieval_for(question.retrieval, profile)
     if retrieval is not None:
-        query = text_of(messages[_last_user(messages)]["content"])
-        hits = await retrieve(services, question.caller, retrieval, query)
-        messages = with_context(messages, hits, retrieval.prompt)
-    if profile is not None and profile.prompt and not profile.retrieves:
-        messages = [{"role": "system", "content": profile.prompt}, *messages]
+        return await _with_passages(services, question, target, retrieval, messages)
     sent = {**_theirs(question.body), "messages": messages, **_ours(question, target)}
-    searched = retrieval.collections if retrieval is not None else ()
-    return Prepared(question, target, sent, hits, time.perf_counter() - started, query, searched)
+    return Prepared(question, target, sent, [], 0.0)
+
+
+async def _with_passages(
+    services: Services, question: Question, target: Target, retrieval: Retrieval, messages: list[Message]
+) -> Prepared:
+    asked = text_of(messages[_last_user(messages)]["content"])
+    rewritten = await _rewritten(services, question, retrieval, messages, asked)
+    started = time.perf_counter()
+    found = await retrieve(services, question.caller, retrieval, rewritten.text)
+    instruction = instruction_of(retrieval.prompt, only_from_context=retrieval.only_from_context)
+
+    def render(hits: Sequence[Hit]) -> list[Message]:
+        if not hits and not retrieval.only_from_context:
+            return _instructed(retrieval.prompt, messages)
+        return with_context(messages, hits, instruction)
+
+    body = {**_theirs(question.body), **_ours(question, target)}
+    settings = services.settings
+    budget = Budget(services.prompt_tokens, settings.engine.max_model_tokens, settings.answering.reserve_tokens)
+    hits = await budget.fit(body, found, render) if found else []
+    return Prepared(
+        question,
+        target,
+        {**body, "messages": render(hits)},
+        hits,
+        time.perf_counter() - started,
+        query=rewritten.text,
+        searched=retrieval.collections,
+        found=len(found),
+        last_is_cut=bool(hits) and hits[-1].text != found[len(hits) - 1].text,
+        rewritten=None if rewritten.seconds is None else rewritten,
+        only_from_context=retrieval.only_from_context,
+    )
+
+
+def _instructed(prompt: str | None, messages: list[Message]) -> list[Message]:
+    """A chat without context, in which a profile's words are a system message."""
+    return [{"role": "system", "content": prompt}, *messages] if prompt else messages
+
+
+async def _rewritten(
+    services: Services, question: Question, retrieval: Retrieval, messages: list[Message], asked: str
+) -> Rewritten:
+    wanted = services.settings.answering.rewrite if retrieval.rewrite is None else retrieval.rewrite
+    if not wanted:
+        return Rewritten(asked)
+    caller = question.caller
+    asker = Asker(caller, question.priority, question.request_id, cache_salt(caller))
+    return await self_contained(services, asker, messages, asked)
 
 
 def _prepare_completion(services: Services, question: Question) -> Prepared:

@@ -16,8 +16,9 @@ from serving.vector_stores.answers import score_of
 class Retrieval:
     """Collections to be searched, and the best `k` of all that is found there.
 
-    `minimum_score` in 0..1. `reranked`: as the collection is set; False: without its re-ranker. `prompt` is said
-    before the passages; None: prompts.INSTRUCTION.
+    `minimum_score` in 0..1. `reranked`: as the collection is set; False: without its re-ranker. `prompt` and
+    `only_from_context` decide what is said before the passages (prompts.instruction_of); `rewrite`: whether
+    follow-up questions are made self-contained first, None: as the settings say.
     """
 
     collections: tuple[str, ...]
@@ -26,6 +27,8 @@ class Retrieval:
     minimum_score: float = 0.0
     reranked: bool = True
     prompt: str | None = None
+    only_from_context: bool = True
+    rewrite: bool | None = None
 
 
 def retrieval_for(asked: Retrieval | None, profile: Profile | None) -> Retrieval | None:
@@ -33,8 +36,16 @@ def retrieval_for(asked: Retrieval | None, profile: Profile | None) -> Retrieval
     if profile is None or not profile.retrieves or profile.collection is None:
         return asked
     if asked is not None:
-        return replace(asked, prompt=profile.prompt)
-    return Retrieval((profile.collection,), profile.k, prompt=profile.prompt)
+        return replace(asked, **_words_of(profile))
+    return Retrieval((profile.collection,), profile.k, **_words_of(profile))
+
+
+def _words_of(profile: Profile) -> dict[str, Any]:
+    return {
+        "prompt": profile.prompt,
+        "only_from_context": profile.answer_only_from_context,
+        "rewrite": profile.rewrite,
+    }
 
 
 async def retrieve(services: Services, caller: Caller, retrieval: Retrieval, query: str) -> list[Hit]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from local_llm.errors import ModelNotFoundError
+from local_llm.errors import LocalLLMError, ModelNotFoundError
 from local_llm.permissions import Caller
 from local_llm.profiles import BASE, Profile
 from local_llm.state import Adapter
@@ -23,7 +23,7 @@ def resolve(services: Services, caller: Caller, name: str) -> Target:
 
     Raises: ModelNotFoundError, also for what this caller may not see.
     """
-    profile = services.profiles.find(caller, name)
+    profile = services.profiles.find(caller, name) or _declared(services, caller, name)
     if profile is not None:
         target = _adapter_of(services, caller, profile) if profile.fine_tuned else Target(services.base.name)
         return Target(target.model, target.adapter, profile)
@@ -39,16 +39,27 @@ def resolve(services: Services, caller: Caller, name: str) -> Target:
     )
 
 
+def _declared(services: Services, caller: Caller, name: str) -> Profile | None:
+    """Raises: ModelNotFoundError for a profile of the settings that cannot be made yet."""
+    try:
+        return services.declared.find(caller, name)
+    except LocalLLMError as error:
+        raise _unusable(name, error, "make it, or change the settings") from None
+
+
+def _unusable(profile: str, error: LocalLLMError, hint: str) -> ModelNotFoundError:
+    """It names the profile too: the client asked for that."""
+    message = f"The profile `{profile}` cannot be used: {error.message}"
+    return ModelNotFoundError(message, hint=error.hint or hint, param="model")
+
+
 def _adapter_of(services: Services, caller: Caller, profile: Profile) -> Target:
-    """Raises: ModelNotFoundError that names the profile too: the client asked for that."""
+    """Raises: ModelNotFoundError."""
     try:
         return _adapter(services, caller, profile.model)
     except ModelNotFoundError as error:
-        raise ModelNotFoundError(
-            f"The profile `{profile.name}` cannot be used: {error.message}",
-            hint=error.hint or "set the profile again with a model that GET /v1/models lists, or remove it",
-            param="model",
-        ) from None
+        hint = "set the profile again with a model that GET /v1/models lists, or remove it"
+        raise _unusable(profile.name, error, hint) from None
 
 
 def _adapter(services: Services, caller: Caller, name: str) -> Target:

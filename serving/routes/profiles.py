@@ -23,6 +23,8 @@ class ProfileBody(BaseModel):
     collection: str | None = None
     prompt: str | None = None
     k: int = DEFAULT_K
+    answer_only_from_context: bool = True
+    rewrite: bool | None = None
 
 
 @router.get("/v1/profiles")

@@ -86,6 +86,8 @@ def test_client_answers_as_the_service_does(
             assert ask(client, caller) == ask(service, caller)
     found = client.documents(admin, collection)[0]
     assert client.document(member, collection, found.id) == service.document(member, collection, found.id)
+    asked = [(found.id, found.version), ("doc_x", 1)]
+    assert client.current(member, collection, asked) == service.current(member, collection, asked) == asked[:1]
     assert client.remove(admin, collection, ["battery.md"]) == 1
     client.delete(admin, collection)
     name = new_id("test-")
@@ -129,6 +131,8 @@ def test_gateway_client_answers_as_the_service_does(
         assert await client.collections(admin) == service.collections(admin)
         document = await client.document(admin, collection, hits[0].document_id, hits[0].version)
         assert document.text[hits[0].start : hits[0].end] == hits[0].text
+        cited = [(hits[0].document_id, hits[0].version)]
+        assert await client.current(admin, collection, cited) == cited
         with pytest.raises(NotFoundError):
             await client.get(admin, "nowhere")
         await client.close()

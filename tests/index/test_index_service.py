@@ -103,6 +103,21 @@ def test_replaced_document_leaves_no_old_passage(
         service.document(admin, collection, old.document_id, old.version)
 
 
+def test_current_are_only_versions_that_stand_and_may_be_seen(
+    service: IndexService, admin: Caller, member: Caller, collection: str, write: Write
+) -> None:
+    service.add(admin, collection, find_sources([write("a.md", BATTERY), write("b.md", RETURNS)]))
+    cited = [(info.id, info.version) for info in service.documents(admin, collection)]
+    assert service.current(member, collection, [*cited, ("doc_none", 1), ("\ud800", 1)]) == cited
+    service.add(admin, collection, find_sources([write("a.md", RETURNS)]))
+    service.set_access(admin, collection, "b.md", allow=["group:finance"])
+    assert service.current(member, collection, cited) == []
+    assert service.current(admin, collection, cited) == cited[1:]
+    service.remove(admin, collection, ["b.md"])
+    assert service.current(admin, collection, cited) == []
+    assert service.current(admin, "nowhere", cited) == []
+
+
 def test_removed_document_is_never_cited(
     service: IndexService, admin: Caller, collection: str, write: Write, settings: Settings, state: State
 ) -> None:

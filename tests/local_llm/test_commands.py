@@ -132,6 +132,7 @@ def test_profiles_and_keys_from_the_shell(run) -> None:
     assert run("profiles", "remove", "plain").returncode == 0
     assert_error(run("profiles", "remove", "plain"), "no profile 'plain'", "local-llm profiles list")
     assert_error(run("profiles", "set", "x", "--strategy", "rag"), "needs a collection")
+    assert_error(run("profiles", "set", "x", "--strategy", "base", "--rewrite"), "retrieves nothing")
     made = json.loads(run("keys", "create", "ana", "--principal", "group:support", "--json").stdout)
     assert made["secret"].startswith("sk-local-")
     (listed,) = json.loads(run("keys", "list", "--json").stdout)

@@ -42,33 +42,39 @@ class SmallEngine:
         match request.path:
             case "/v1/load_lora_adapter":
                 if self.refuse is not None:
-                    return _error(400, self.refuse)
+                    return error(400, self.refuse)
                 if body["lora_name"] in self.loaded:
-                    return _error(400, f"The lora adapter '{body['lora_name']}' has already been loaded.")
+                    return error(400, f"The lora adapter '{body['lora_name']}' has already been loaded.")
                 self.loaded[body["lora_name"]] = body["lora_path"]
                 return web.Response(text="Success")
             case "/v1/unload_lora_adapter":
                 if self.loaded.pop(body["lora_name"], None) is None:
-                    return _error(404, f"The lora adapter '{body['lora_name']}' cannot be found.")
+                    return error(404, f"The lora adapter '{body['lora_name']}' cannot be found.")
                 return web.Response(text="Success")
             case "/v1/chat/completions":
                 if self.die or (body["model"].startswith("ft:") and body["model"] not in self.loaded):
                     return await self._chat(request, body)
                 self.answering += 1
                 try:
-                    return await answer_chat(request, body, self.reply or Reply(f"I am {body['model']}."))
+                    return await self.chat(request, body)
                 finally:
                     self.answering -= 1
             case "/tokenize":
-                return web.json_response({"count": count(body), "max_model_len": LIMIT, "tokens": []})
+                return self.tokenize(body)
         return web.Response(status=200)
+
+    async def chat(self, request: web.Request, body: dict) -> web.StreamResponse:
+        return await answer_chat(request, body, self.reply or Reply(f"I am {body['model']}."))
+
+    def tokenize(self, body: dict) -> web.Response:
+        return web.json_response({"count": count(body), "max_model_len": LIMIT, "tokens": []})
 
     def paths(self) -> list[str]:
         return [path for path, _ in self.asked if path != "/health"]
 
     async def _chat(self, request: web.Request, body: dict) -> web.StreamResponse:
         if body["model"].startswith("ft:") and body["model"] not in self.loaded:
-            return _error(404, f"The model `{body['model']}` does not exist.")
+            return error(404, f"The model `{body['model']}` does not exist.")
         stream = web.StreamResponse(headers={"content-type": "text/event-stream"})
         if body.get("stream"):
             await stream.prepare(request)
@@ -81,7 +87,7 @@ class SmallEngine:
         return request.headers.get("authorization") == f"Bearer {self.key}"
 
 
-def _error(status: int, message: str) -> web.Response:
+def error(status: int, message: str) -> web.Response:
     return web.json_response(
         {"error": {"message": message, "type": "NotFoundError", "code": status}}, status=status
     )

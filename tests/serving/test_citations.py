@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.answering.citations import CitationWriter, content_words
+from serving.answering.citations import CitationWriter, content_words, numbers_and_names
 
 
 @dataclass
@@ -84,4 +84,29 @@ def test_streaming_in_any_pieces_writes_what_writing_at_once_does(answer: str, p
 
 
 def test_content_words_leave_out_the_commonest_and_a_lists_number() -> None:
-    assert content_words("2. The Hub listens on port 8,443.") == {"hub", "listen", "port", "8,443"}
+    assert content_words("2. The Hub listens on port 8,443.") == {"hub", "listen", "port", "8443"}
+
+
+def test_a_wrong_name_is_not_supported() -> None:
+    passage = Passage("Teams", "Allen led the league in sacks for many years, and Davis led it in tackles.")
+    assert len(write("For many years the league was led in sacks by Allen.", passage)[1].marks) == 1
+    assert write("For many years the league was led in sacks by Norman.", passage)[1].marks == []
+
+
+def test_what_begins_a_sentence_or_follows_a_colon_need_not_be_a_name() -> None:
+    assert numbers_and_names("Shown: Memory is full at Ghent, Belgium.") == {"ghent", "belgium"}
+    assert numbers_and_names("Écoles in Évreux have two or 1,200 pupils.") == {"évreux", "2", "1200"}
+    assert numbers_and_names("В городе живут люди, а в Минске их много.") == {"минске"}  # noqa: RUF001
+
+
+def test_a_number_may_be_written_out() -> None:
+    passage = Passage("Trial", "New customers can try it free of charge for 7 days.")
+    assert len(write("Customers can try it free for seven days.", passage)[1].marks) == 1
+    assert write("Customers can try it free for eight days.", passage)[1].marks == []
+
+
+def test_what_is_left_out_supports_nothing() -> None:
+    writer = CitationWriter([CODES], left_out={1})
+    assert (
+        writer.feed("E31 means the scan memory is full.") + writer.finish() == "E31 means the scan memory is full."
+    )
