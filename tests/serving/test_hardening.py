@@ -12,8 +12,6 @@ import httpx
 import openai
 import pytest
 
-from serving.engine_client import IDLE_SECONDS
-
 from .real_gateway import CHAT, DEADLINE_SECONDS, Running, engine_at, running, wait_for
 from .slow_engine import SlowEngine
 
@@ -437,13 +435,3 @@ def can_connect(server: Running) -> bool:
     except OSError:
         return False
     return True
-
-
-def test_a_connection_that_the_engine_may_have_closed_is_not_asked_on(server: Running, engine: SlowEngine) -> None:
-    """After 5 idle seconds vLLM closes it. A question in that very moment was told that the engine is down."""
-    for _ in range(2):
-        assert httpx.post(f"{server.url}/v1/chat/completions", json=CHAT).status_code == 200
-    time.sleep(IDLE_SECONDS + 0.5)
-    assert httpx.post(f"{server.url}/v1/chat/completions", json=CHAT).status_code == 200
-    first, second, third = engine.connections[-3:]
-    assert first is second is not third
