@@ -194,13 +194,31 @@ def test_parser_that_takes_too_long_is_ended_and_replaced(tmp_path: Path) -> Non
         assert parser.parse(page, page.name) == parse(page, page.name)
 
 
+def large_page(path: Path) -> Path:
+    """HTML of more bytes than the memory allowed: no parser comes to it."""
+    path.write_text("<p>Text")
+    os.truncate(path, 400 * MIB)
+    return path
+
+
 def test_parser_that_takes_too_much_memory_is_told_and_replaced(tmp_path: Path) -> None:
     page = tmp_path / "a.html"
     page.write_text("<p>Text")
-    with ParserProcess(timeout_seconds=60, memory_bytes=240 * MIB) as parser:
+    with ParserProcess(timeout_seconds=60, memory_bytes=320 * MIB) as parser:
         parser.parse(page, page.name)
-        slow = slow_page(tmp_path / "large.html")
-        with pytest.raises(UnparsableDocument, match="more than 240 MiB of memory"):
+        large = large_page(tmp_path / "large.html")
+        with pytest.raises(UnparsableDocument, match="more than 320 MiB of memory"):
+            parser.parse(large, large.name)
+        assert parser.parse(page, page.name) == parse(page, page.name)
+
+
+def test_memory_that_runs_out_anywhere_in_a_parser_costs_one_document(tmp_path: Path) -> None:
+    """Where a library gets none, it may raise, end the process or go on for ever: each is told."""
+    page, slow = tmp_path / "a.html", slow_page(tmp_path / "slow.html")
+    page.write_text("<p>Text")
+    with ParserProcess(timeout_seconds=15, memory_bytes=240 * MIB) as parser:
+        parser.parse(page, page.name)
+        with pytest.raises(UnparsableDocument, match=r"of memory|longer than 15 s"):
             parser.parse(slow, slow.name)
         assert parser.parse(page, page.name) == parse(page, page.name)
 
