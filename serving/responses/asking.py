@@ -99,7 +99,7 @@ async def prepared_for(
     check_calls(said)
     body = body_of(asked, messages_of(asked.instructions, said), tools)
     if asked.truncation == "auto":
-        body = await shortened(services, body)
+        body = await shortened(services.prompt_tokens, body)
     with in_our_words():
         question = Question(
             caller, CHAT, body, server_url, priority, retrieval=tools.retrieval, **identity_of(record)

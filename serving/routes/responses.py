@@ -11,7 +11,6 @@ from serving.responses import listing
 from serving.responses.asking import prepared_for
 from serving.responses.reply import Reply
 from serving.responses.requests import CountTokens, CreateResponse, read_request
-from serving.responses.window import count_tokens
 from serving.services import Services, caller_of, services_of
 
 router = APIRouter()
@@ -32,7 +31,9 @@ async def count_input_tokens(request: Request) -> Json:
     services, caller = services_of(request), caller_of(request)
     asked = read_request(CountTokens, await _body(request, services))
     prepared, _, _ = await prepared_for(services, caller, asked, _url(request))
-    count, _ = await count_tokens(services, prepared.body)
+    count = await services.prompt_tokens.exactly(prepared.body)
+    if count is None:
+        raise InvalidInputError("the engine cannot count the tokens of this request")
     return {"object": "response.input_tokens", "input_tokens": count}
 
 

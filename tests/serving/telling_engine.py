@@ -22,6 +22,8 @@ class TellingEngine:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json() if request.can_read_body else {}
+        if request.path == "/tokenize":  # an engine that cannot count
+            return web.Response(status=404)
         if request.method != "POST" or not request.path.endswith("completions"):
             return web.Response(status=200)
         self.asked.append(body)
