@@ -87,7 +87,8 @@ class Key(Row):
 class File(Row):
     """An upload. `allow` lists principals as a document's does; None: everyone in the project.
 
-    `key_id`: whose upload it is. A key that reaches only some collections sees its own uploads only.
+    `key_id`: whose upload it is, or whose job or batch wrote it. A key that reaches only some collections sees its
+    own only.
     """
 
     __tablename__ = "files"
@@ -108,6 +109,7 @@ class Job(Row):
     __tablename__ = "jobs"
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    key_id: Mapped[str | None]  # whose job it is: its result files are that key's uploads
     model: Mapped[str]
     training_file: Mapped[str]
     validation_file: Mapped[str | None]
