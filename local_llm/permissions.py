@@ -29,6 +29,7 @@ class Keeps:
 
     log_content: bool = False
     store_chats: bool = False
+    store_responses: bool = False
 
 
 @dataclass(frozen=True)

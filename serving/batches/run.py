@@ -151,8 +151,8 @@ class BatchRun:
 
     def _caller(self) -> Caller:
         """As whom it is asked, with what that key may do now. Raises: AuthenticationError."""
-        key_id = self._row.key_id
-        return local_admin(self._row.project_id) if key_id is None else self._services.keys.holder(key_id)
+        keys, row = self._services.keys, self._row
+        return keys.local_owner(row.project_id) if row.key_id is None else keys.holder(row.key_id)
 
     def _input_path(self) -> Path:
         """Raises: NotFoundError."""

@@ -231,7 +231,7 @@ def test_every_write_is_in_the_audit_log(box: Box) -> None:
     ]
     tested = {(method, path.replace("/profiles/help", "/profiles/{name}")) for method, path, _, _ in writes}
     assert {one for one in box.routes() if one[0] != "GET"} == tested
-    services: Services = box.world.gateway.app.state.services  # type: ignore[attr-defined]
+    services: Services = box.world.gateway.app.services()  # type: ignore[attr-defined]
     for method, path, body, action in writes:
         answer = box.ask("admin", method, path, body)
         assert answer.status_code == 200, (path, answer.text)
