@@ -65,6 +65,11 @@ class Caller:
         return self.models is not None or self.collections is not None
 
     @property
+    def reads_all(self) -> bool:
+        """Whether it may read what others of its project were answered, which may hold anything in the project."""
+        return self.administers and not self.is_scoped
+
+    @property
     def sees(self) -> Principals:
         """Principals to filter by; None: no filter, an admin sees all of its project."""
         return None if self.administers else self.principals

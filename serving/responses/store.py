@@ -1,4 +1,4 @@
-"""Responses that are kept: for whoever made them, and for the admins of the project. Anybody else gets 404.
+"""Responses that are kept: for whoever made them, and for the admins of all of the project. Anybody else gets 404.
 
 They may hold what not everybody in the project may read, and stay as they were said when permissions change later.
 """
@@ -112,8 +112,7 @@ class ResponseStore:
         return row if row is not None and self._may_see(caller, row) else None
 
     def _may_see(self, caller: Caller, row: ResponseRow) -> bool:
-        is_admin = caller.sees is None
-        mine = is_admin or row.key_id == caller.key_id
+        mine = caller.reads_all or row.key_id == caller.key_id
         return mine and row.project_id == caller.project_id and row.used_at >= self._oldest()
 
     def _oldest(self) -> int:
