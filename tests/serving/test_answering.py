@@ -17,9 +17,11 @@ from local_llm.permissions import Caller
 from local_llm.profiles import Profile, ProfileStore
 from local_llm.prompts import REFUSAL
 from serving.answering.answer import open_answer
+from serving.answering.cited import Cited
 from serving.answering.events import TokenUsage
-from serving.answering.prepare import CHAT, Question, prepare
+from serving.answering.prepare import CHAT, Prepared, Question, prepare
 from serving.answering.standing import Standing
+from serving.answering.targets import Target
 from serving.services import open_services
 
 from .recording_engine import running
@@ -262,17 +264,72 @@ def test_what_is_gone_when_the_answer_ends_is_not_cited(
     if stream:
         texts, last = streamed(ana)
         text, message = texts[0], last[0]
-        assert text.startswith(f"{CITED} [")  # it was out when the answer ended
     else:
         message = message_of(ana)
-        assert message.content == CITED
+        text = message.content
+    assert text == CITED
     assert (message.citations, message.annotations) == ([], [])
     assert len(message.context["gone"]) == 1
+
+
+class IndexHere:
+    """The index without a server between."""
+
+    def __init__(self, service: IndexService):
+        self._service = service
+
+    async def current(self, *asked: Any) -> list[tuple[str, int]]:
+        return self._service.current(*asked)
+
+
+def test_what_goes_while_it_streams_is_marked_no_more(world: World, service: IndexService) -> None:
+    """A stream cannot take a marker back: each waits until its passage was seen to stand."""
+    hits = service.search(world.admin, "kb", "battery", 1)
+    body = {"messages": QUESTION}
+    prepared = Prepared(
+        Question(world.admin, CHAT, body), Target("small"), body, hits, 0.0, query="battery", found=1
+    )
+    cited = Cited(prepared, Standing(IndexHere(service), world.admin))  # type: ignore[arg-type]
+
+    async def stream() -> str:
+        text = await cited.feed(f"{CITED} ")
+        service.remove(world.admin, "kb", ["battery"])
+        text += await cited.feed(f"{CITED} ") + await cited.finish()
+        await cited.check()
+        return text
+
+    assert asyncio.run(stream()) == f"{CITED} [1] {CITED} "
+    fields = cited.fields()
+    assert (fields["citations"], fields["annotations"], fields["context"]["gone"]) == ([], [], [1])
+
+
+def test_where_one_passage_is_gone_another_may_be_cited(
+    world: World, service: IndexService, engine: TalkingEngine
+) -> None:
+    service.put(world.admin, "kb", [Record("copy", BATTERY, "Battery")])
+
+    def remove_then_answer(_body: dict[str, Any]) -> str:
+        service.remove(world.admin, "kb", ["battery"])
+        return CITED
+
+    engine.says = remove_then_answer
+    try:
+        for read in (lambda: streamed(world.client())[1][0], lambda: message_of(world.client())):
+            service.put(world.admin, "kb", RECORDS)
+            assert [one["document"] for one in read().citations] == ["copy"]
+    finally:
+        service.remove(world.admin, "kb", ["copy"])
 
 
 class IndexThatIsDown:
     async def current(self, *_asked: Any) -> list[tuple[str, int]]:
         raise UnavailableError("the index server does not answer")
+
+
+class IndexThatHangs:
+    async def current(self, *_asked: Any) -> list[tuple[str, int]]:
+        await asyncio.sleep(600)
+        return []
 
 
 async def gone(index: Any, hits: Sequence[Hit]) -> frozenset[int]:
@@ -282,6 +339,9 @@ async def gone(index: Any, hits: Sequence[Hit]) -> frozenset[int]:
 def test_what_cannot_be_checked_is_not_cited(world: World, service: IndexService) -> None:
     hits = service.search(world.admin, "kb", "battery", 1)
     assert asyncio.run(gone(IndexThatIsDown(), hits)) == {1}
+    started = time.monotonic()
+    assert asyncio.run(gone(IndexThatHangs(), hits)) == {1}
+    assert time.monotonic() - started < 10
 
 
 # Streams, tools, formats
