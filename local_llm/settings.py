@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from local_llm.engine_settings import EngineSettings
 from local_llm.errors import SettingsError
 from local_llm.home import Home
+from local_llm.prompts import LONGEST_REFUSAL, REFUSAL
 from local_llm.section import Section
 
 PREFIX = "LOCAL_LLM_"
@@ -32,6 +33,9 @@ HOSTED_SMALL_MODELS = (
     "gpt-4.1-nano",
     "gpt-3.5-turbo",
 )
+
+# At least something, and no line's end.
+ONE_LINE = r"^[^\r\n]*\S[^\r\n]*$"
 
 # How the base model's weights are held while an adapter is trained on them.
 Quantization = Literal["none", "4bit"]
@@ -254,6 +258,15 @@ class AnsweringSettings(Section):
     rewrite_timeout_seconds: float = Field(
         5, gt=0, description="Longest time that may take; the question is then searched for as it is."
     )
+    refusal: str = Field(
+        REFUSAL,
+        pattern=ONE_LINE,
+        max_length=LONGEST_REFUSAL,
+        description=(
+            "What is answered where the documents hold no answer, in your users' language: the model is told to "
+            "say it, and it is said without a model where nothing is found. A profile can have other words."
+        ),
+    )
     reserve_tokens: int = Field(
         512,
         gt=0,
@@ -276,6 +289,7 @@ class ProfileSettings(Section):
         True, description="Have the model say that it does not know where the passages hold no answer."
     )
     rewrite: bool | None = Field(None, description="As answering.rewrite, for this profile.")
+    refusal: str | None = Field(None, description="As answering.refusal, for this profile.")
     project: str = Field("local", description="Name of the project that it belongs to.")
 
 

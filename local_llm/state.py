@@ -210,6 +210,7 @@ class ProfileRow(Row):
     k: Mapped[int]
     answer_only_from_context: Mapped[bool] = mapped_column(default=True)
     rewrite: Mapped[bool | None]
+    refusal: Mapped[str | None]
     from_settings: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[int]
     __table_args__ = (UniqueConstraint("project_id", "name"),)

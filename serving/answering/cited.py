@@ -4,7 +4,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from index.interface import Hit
-from local_llm.prompts import is_refusal
+from local_llm.prompts import LONGEST_REFUSAL, is_refusal
 from serving.answering.citations import CitationWriter, Mark
 from serving.answering.prepare import Prepared
 from serving.answering.standing import Standing
@@ -61,7 +61,7 @@ class Cited:
         return bool(gone)
 
     def _begin(self, text: str) -> None:
-        if len(self._beginning) < 100:  # a refusal is known by how it begins
+        if len(self._beginning) < 2 * LONGEST_REFUSAL:  # a refusal is known by how it begins
             self._beginning += text
 
     def fields(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Cited:
             "passages_used": len(self._hits),
             "last_passage_cut": prepared.last_is_cut,
             "search_query": prepared.rewritten.text if prepared.rewritten else None,
-            "refused": is_refusal(self._beginning),
+            "refused": is_refusal(self._beginning, self._prepared.refusal),
             "gone": sorted(self._gone),
         }
 

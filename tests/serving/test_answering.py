@@ -15,7 +15,7 @@ from index.service import IndexService
 from local_llm.errors import UnavailableError
 from local_llm.permissions import Caller
 from local_llm.profiles import Profile, ProfileStore
-from local_llm.prompts import REFUSAL
+from local_llm.prompts import INSTRUCTION, REFUSAL
 from serving.answering.answer import open_answer
 from serving.answering.cited import Cited
 from serving.answering.events import TokenUsage
@@ -44,12 +44,14 @@ FOLLOW_UP = [
     {"role": "assistant", "content": "Up to 168 mm."},
     {"role": "user", "content": "And what does it draw?"},
 ]
+SORRY = "Sorry, no idea."
+DUTCH = "Dat weet ik niet."
 REWRITTEN = "What power does the Press P6 draw?"
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    changed = {"answering.rewrite_timeout_seconds": 1}
+    changed = {"answering.rewrite_timeout_seconds": 1, "answering.refusal": SORRY}
     with running_gateway(tmp_path_factory.mktemp("world"), **changed) as made:
         yield made
 
@@ -63,6 +65,8 @@ def service(world: World) -> Iterator[IndexService]:
         profiles.set(world.admin, Profile("help", "rag", collection="kb", k=3))
         profiles.set(world.admin, Profile("open", "rag", collection="empty", answer_only_from_context=False))
         profiles.set(world.admin, Profile("nothing", "rag", collection="empty"))
+        profiles.set(world.admin, Profile("niets", "rag", collection="empty", refusal=DUTCH))
+        profiles.set(world.admin, Profile("hulp", "rag", collection="kb", refusal=DUTCH))
         profiles.set(world.admin, Profile("plain", "rag", collection="kb", rewrite=False))
         yield made
 
@@ -210,11 +214,11 @@ def test_a_rewriting_that_fails_costs_no_answer(engine: TalkingEngine, client: o
 
 def test_where_nothing_is_found_no_model_is_asked(engine: TalkingEngine, client: openai.OpenAI) -> None:
     answer = ask(client, "nothing", n=2)
-    assert [choice.message.content for choice in answer.choices] == [REFUSAL] * 2
+    assert [choice.message.content for choice in answer.choices] == [SORRY] * 2
     assert answer.choices[0].message.context["refused"]
     assert answer.usage.total_tokens == 0
     texts, last = streamed(client, model="nothing")
-    assert texts == {0: REFUSAL}
+    assert texts == {0: SORRY}
     assert last[0].context["passages_found"] == 0
     assert engine.asked == []
 
@@ -233,10 +237,20 @@ def test_a_profile_that_may_answer_without_context_does(engine: TalkingEngine, c
     assert engine.chats()[0]["messages"] == QUESTION
 
 
-def test_a_refusal_of_the_model_is_told(engine: TalkingEngine, client: openai.OpenAI) -> None:
-    engine.says = lambda _body: REFUSAL
+@pytest.mark.parametrize("words", [REFUSAL, SORRY])
+def test_a_refusal_of_the_model_is_told(engine: TalkingEngine, client: openai.OpenAI, words: str) -> None:
+    engine.says = lambda _body: words
     assert message_of(client).context["refused"]
     assert streamed(client)[1][0].context["refused"]
+
+
+def test_a_profile_refuses_in_words_of_its_own(engine: TalkingEngine, client: openai.OpenAI) -> None:
+    assert message_of(client, model="niets").content == DUTCH
+    engine.says = lambda _body: DUTCH
+    assert message_of(client, model="hulp").context["refused"]
+    assert not message_of(client).context["refused"]
+    told = [prompt_of(body).split("\n\n")[0] for body in engine.chats()]
+    assert told == [INSTRUCTION.replace(REFUSAL, DUTCH), INSTRUCTION.replace(REFUSAL, SORRY)]
 
 
 # Citations that stand
