@@ -62,7 +62,9 @@ class ServerSettings(Section):
     )
     max_upload_bytes: int = Field(512 * 1024**2, gt=0, description="Largest file accepted by /v1/files.")
     project_quota_bytes: int = Field(
-        100 * 1024**3, gt=0, description="Space for the uploaded files of one project; equal files count once."
+        100 * 1024**3,
+        gt=0,
+        description="Space for the files of one project, answers of batches too; equal files count once.",
     )
     audit_days: int = Field(365, ge=0, description="How long entries of the audit log are kept; 0: for ever.")
     usage_days: int = Field(
@@ -70,6 +72,12 @@ class ServerSettings(Section):
     )
     response_days: int = Field(
         30, ge=0, description="How long stored responses are kept after their last use; 0: for ever."
+    )
+    chat_days: int = Field(
+        365, ge=0, description="How long kept chats stay after they were asked or last rated; 0: for ever."
+    )
+    project_chat_bytes: int = Field(
+        1024**3, gt=0, description="Space for the kept chats of one project; beyond, chats are answered, not kept."
     )
     max_body_bytes: int = Field(16 * 1024**2, gt=0, description="Largest body of any other request.")
     request_timeout_seconds: float = Field(600, gt=0, description="Longest time one answer may take.")

@@ -324,6 +324,7 @@ class ChatRow(Row):
     request: Mapped[dict[str, Any]]  # as the client sent it
     answer: Mapped[dict[str, Any]]  # as the client got it
     prompt: Mapped[dict[str, Any] | None]  # the messages as the model saw them, where these are others
+    size: Mapped[int] = mapped_column(default=0)  # of all that, in characters
     rating: Mapped[str | None]  # "good" or "bad"
     correction: Mapped[str | None]  # what the answer should have been
     reviewer_note: Mapped[str | None]
@@ -334,6 +335,7 @@ class ChatRow(Row):
 Index("batches_by_status", BatchRow.status, BatchRow.created_at)
 Index("batches_by_project", BatchRow.project_id, BatchRow.created_at)
 Index("chats_by_project", ChatRow.project_id, ChatRow.sequence)
+Index("chats_by_size", ChatRow.project_id, ChatRow.size)
 Index("jobs_by_status", Job.status, Job.created_at)
 Index("jobs_by_idempotency_key", Job.project_id, Job.idempotency_key, unique=True)
 Index("files_by_project", File.project_id, File.created_at)

@@ -68,6 +68,7 @@ def rate_chat(state: State, chat_id: str, caller: Caller, review: Review) -> Cha
     """The last review holds. Raises: NotFoundError."""
     with state.session() as session:
         row = _get(session, chat_id, caller)
+        row.size += len(review.correction or "") - len(row.correction or "")
         row.rating, row.correction, row.reviewer_note = review.rating, review.correction, review.note
         row.rated_by, row.rated_at = caller.key_id, now()
         return row
