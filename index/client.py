@@ -22,6 +22,7 @@ from index.interface import (
     Embeddings,
     FilePage,
     FileQuery,
+    Found,
     Hit,
     IngestReport,
     Ranking,
@@ -224,6 +225,21 @@ class IndexClient:
         )
         return wire.hits(found)
 
+    def find(
+        self,
+        caller: Caller,
+        collection: str,
+        query: str | Sequence[float],
+        k: int = 5,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        ranking: Ranking | None = None,
+    ) -> Found:
+        found = self._call(
+            "find", caller, collection=collection, query=query, k=k, filters=filters, ranking=ranking
+        )
+        return wire.found(found)
+
     def stats(self, caller: Caller, collection: str) -> CollectionStats:
         return wire.collection_stats(self._call("stats", caller, collection=collection))
 
@@ -341,6 +357,21 @@ class AsyncIndexClient:
             "search", caller, collection=collection, query=query, k=k, filters=filters, ranking=ranking
         )
         return wire.hits(found)
+
+    async def find(
+        self,
+        caller: Caller,
+        collection: str,
+        query: str,
+        k: int = 5,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        ranking: Ranking | None = None,
+    ) -> Found:
+        found = await self._call(
+            "find", caller, collection=collection, query=query, k=k, filters=filters, ranking=ranking
+        )
+        return wire.found(found)
 
     async def documents(self, caller: Caller, collection: str) -> list[DocumentInfo]:
         return wire.document_infos(await self._call("documents", caller, collection=collection))

@@ -109,6 +109,15 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What a search brought, and how long it took from the query to a vector, and from that to hits."""
+
+    hits: list[Hit]
+    encode_seconds: float
+    search_seconds: float
+
+
+@dataclass(frozen=True)
 class CollectionInfo:
     """`title` is the name that an API client gave where that cannot name a collection, or is taken."""
 
@@ -465,6 +474,18 @@ class Index(Protocol):
         `filters` are as in the vector-store API; `ranking` None: as the collection is set. A vector as a query only
         for collections that bring their own.
         """
+
+    def find(
+        self,
+        caller: Caller,
+        collection: str,
+        query: str | Sequence[float],
+        k: int = 5,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        ranking: Ranking | None = None,
+    ) -> Found:
+        """The same, and what it took."""
 
     def stats(self, caller: Caller, collection: str) -> CollectionStats: ...
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -30,6 +31,7 @@ from index.interface import (
     DocumentInfo,
     DocumentText,
     Embeddings,
+    Found,
     Hit,
     IngestReport,
     Ranking,
@@ -331,6 +333,18 @@ class IndexService:
         filters: Mapping[str, Any] | None = None,
         ranking: Ranking | None = None,
     ) -> list[Hit]:
+        return self.find(caller, collection, query, k, filters=filters, ranking=ranking).hits
+
+    def find(
+        self,
+        caller: Caller,
+        collection: str,
+        query: str | Sequence[float],
+        k: int = 5,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        ranking: Ranking | None = None,
+    ) -> Found:
         if k < 1:
             raise InvalidInputError(f"k = {k}; expected 1 or more", param="k")
         scope = _scope(caller, filters)
@@ -345,13 +359,15 @@ class IndexService:
         scores = self._rerankers.get(chosen.reranker) if chosen.reranker else None
         while True:
             generation = store.generation
+            began = time.perf_counter()
             vector = self._query_vector(row, generation, query)
+            encoded = time.perf_counter()
             if self._settings.index.record_queries:
                 store.record_query(vector, generation)
             hits = RankedSearch(store, row.name, scope, chosen, text, vector, scores).run(k)
             # Else it was encoded for vectors that others took the place of: asked again, it is encoded for these.
             if store.generation is generation:
-                return hits
+                return Found(hits, encoded - began, time.perf_counter() - encoded)
 
     def documents(self, caller: Caller, collection: str) -> list[DocumentInfo]:
         return self._store(self._registry.get(caller, collection)).documents(caller.sees)

@@ -22,6 +22,7 @@ from index.interface import (
     FileCounts,
     FilePage,
     FileQuery,
+    Found,
     Hit,
     IngestReport,
     Page,
@@ -50,6 +51,7 @@ METHODS = (
     "remove",
     "remove_matching",
     "search",
+    "find",
     "documents",
     "document",
     "current",
@@ -126,6 +128,10 @@ def result_to_json(result: Any) -> Any:
 
 def hits(values: Sequence[Json]) -> list[Hit]:
     return [Hit(**value) for value in values]
+
+
+def found(value: Json) -> Found:
+    return Found(**{**value, "hits": hits(value["hits"])})
 
 
 def collection_info(value: Json) -> CollectionInfo:

@@ -157,9 +157,11 @@ def headers_of(prepared: Prepared) -> Headers:
 
 
 def _timing(prepared: Prepared) -> str:
-    """In milliseconds (W3C Server Timing)."""
-    retrieval = f"retrieval;dur={prepared.retrieval_seconds * 1000:.1f}"
-    rewritten = prepared.rewritten
-    if rewritten is None or rewritten.seconds is None:
-        return retrieval
-    return f"rewrite;dur={rewritten.seconds * 1000:.1f}, {retrieval}"
+    """In milliseconds (W3C Server Timing). Encoding and search are parts of the retrieval."""
+    took = {
+        "rewrite": None if prepared.rewritten is None else prepared.rewritten.seconds,
+        "retrieval": prepared.retrieval_seconds,
+        "encode": prepared.encode_seconds,
+        "search": prepared.search_seconds,
+    }
+    return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in took.items() if seconds is not None)

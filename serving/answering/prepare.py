@@ -75,6 +75,8 @@ class Prepared:
     rewritten: Rewritten | None = None
     only_from_context: bool = False
     refusal: str = REFUSAL
+    encode_seconds: float = 0.0  # of retrieval_seconds
+    search_seconds: float = 0.0
 
     @property
     def retrieved(self) -> bool:
@@ -143,6 +145,8 @@ async def _with_passages(
 ) -> Prepared:
     asked = text_of(messages[_last_user(messages)]["content"])
     rewritten = await _rewritten(services, question, retrieval, messages, asked)
+    if rewritten.seconds is not None:
+        services.observer.rewritten(question.span, rewritten.seconds)
     started = time.perf_counter()
     found = await retrieve(services, question.caller, retrieval, rewritten.text)
     settings = services.settings
@@ -156,7 +160,7 @@ async def _with_passages(
 
     body = {**_theirs(question.body), **_ours(question, target)}
     budget = Budget(services.prompt_tokens, settings.engine.max_model_tokens, settings.answering.reserve_tokens)
-    hits = await budget.fit(body, found, render) if found else []
+    hits = await budget.fit(body, found.hits, render) if found.hits else []
     return Prepared(
         question,
         target,
@@ -165,8 +169,10 @@ async def _with_passages(
         time.perf_counter() - started,
         query=rewritten.text,
         searched=retrieval.collections,
-        found=len(found),
-        last_is_cut=bool(hits) and hits[-1].text != found[len(hits) - 1].text,
+        found=len(found.hits),
+        last_is_cut=bool(hits) and hits[-1].text != found.hits[len(hits) - 1].text,
+        encode_seconds=found.encode_seconds,
+        search_seconds=found.search_seconds,
         rewritten=None if rewritten.seconds is None else rewritten,
         only_from_context=only_from_context,
         refusal=refusal,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from index.interface import Hit, Ranking
+from index.interface import Found, Ranking
 from local_llm.permissions import Caller
 from local_llm.profiles import Profile
 from serving.services import Services
@@ -51,27 +51,30 @@ def _words_of(profile: Profile) -> dict[str, Any]:
     }
 
 
-async def retrieve(services: Services, caller: Caller, retrieval: Retrieval, query: str) -> list[Hit]:
-    """The best passages that the caller may see, each once, best first.
+async def retrieve(services: Services, caller: Caller, retrieval: Retrieval, query: str) -> Found:
+    """The best passages that the caller may see, each once, best first. Collections are searched at the same time:
+    the slowest is what it took.
 
     Raises: NotFoundError, InvalidInputError, UnavailableError.
     """
     searches = (_search(services, caller, retrieval, collection, query) for collection in retrieval.collections)
-    found = [hit for hits in await asyncio.gather(*searches) for hit in hits]
-    best = {(hit.collection, hit.passage_id): hit for hit in found if score_of(hit) >= retrieval.minimum_score}
+    found = await asyncio.gather(*searches)
+    hits = [hit for one in found for hit in one.hits]
+    best = {(hit.collection, hit.passage_id): hit for hit in hits if score_of(hit) >= retrieval.minimum_score}
     ranked = list(best.values())
     if len(retrieval.collections) > 1:
         ranked.sort(key=lambda hit: hit.score, reverse=True)
-    return ranked[: retrieval.k]
+    encode_seconds = max(one.encode_seconds for one in found)
+    return Found(ranked[: retrieval.k], encode_seconds, max(one.search_seconds for one in found))
 
 
-async def _search(
-    services: Services, caller: Caller, retrieval: Retrieval, collection: str, query: str
-) -> list[Hit]:
+async def _search(services: Services, caller: Caller, retrieval: Retrieval, collection: str, query: str) -> Found:
     ranking = None
     if not retrieval.reranked:
         of_collection = (await services.index.get(caller, collection)).ranking
         ranking = Ranking(of_collection.lexical, None, of_collection.merged)
-    return await services.index.search(
+    found = await services.index.find(
         caller, collection, query, retrieval.k, filters=retrieval.filters, ranking=ranking
     )
+    services.observer.searched(found)
+    return found

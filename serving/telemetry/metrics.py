@@ -19,7 +19,8 @@ FIRST_TOKEN_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60)
 REQUEST_BOUNDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
 STAGE_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
 
-# The stages of a retrieval that are told apart; `search` holds the encoding where nobody measures it alone.
+# The stages of a retrieval that are told apart. `all`: from the question that is searched for to passages that fit,
+# so without `rewrite`.
 STAGES = ("rewrite", "encode", "search", "all")
 
 
@@ -103,7 +104,7 @@ class Metrics:
         self.tokens.add((model, "output"), usage.output_tokens)
         self.tokens.add((model, "cached"), usage.cached_tokens)
 
-    def retrieved(self, seconds: float, stage: str = "all") -> None:
+    def retrieved(self, seconds: float, stage: str) -> None:
         """`stage` is one of STAGES."""
         self.retrieval_seconds.observe((stage if stage in STAGES else OTHER,), seconds)
 

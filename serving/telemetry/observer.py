@@ -8,6 +8,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from index.interface import Found
 from local_llm.settings import TelemetrySettings
 from serving.answering.events import TokenUsage
 from serving.telemetry.metrics import Metrics
@@ -45,11 +46,23 @@ class Observer:
         if self.tracing is not None:
             self.tracing.end(record)
 
-    def retrieved(self, span: Any, seconds: float, stage: str = "all") -> None:
-        """A stage of finding passages has just ended; `span` is the request's."""
+    def rewritten(self, span: Any, seconds: float) -> None:
+        """A question has just been made self-contained; `span` is the request's."""
+        self._stage(span, "rewrite", "rewrite", seconds)
+
+    def retrieved(self, span: Any, seconds: float) -> None:
+        """Passages have just been found and cut to fit."""
+        self._stage(span, "retrieve", "all", seconds)
+
+    def _stage(self, span: Any, name: str, stage: str, seconds: float) -> None:
         self.metrics.retrieved(seconds, stage)
         if self.tracing is not None and span is not None:
-            self.tracing.past(span, "retrieve" if stage == "all" else f"retrieve {stage}", seconds)
+            self.tracing.past(span, name, seconds)
+
+    def searched(self, found: Found) -> None:
+        """The index server told what its part of a search took. Not traced: by now the two are past."""
+        self.metrics.retrieved(found.encode_seconds, "encode")
+        self.metrics.retrieved(found.search_seconds, "search")
 
     def answered(
         self, model: str, strategy: str, usage: TokenUsage, first_seconds: float | None, asked_at: float

@@ -100,7 +100,7 @@ async def search(services: Services, caller: Caller, store_id: str, asked: Searc
     info = await services.index.get(caller, store_id)
     best: dict[int, Hit] = {}
     for query in asked.queries:
-        hits = await services.index.search(
+        found = await services.index.find(
             caller,
             info.id,
             query,
@@ -108,7 +108,8 @@ async def search(services: Services, caller: Caller, store_id: str, asked: Searc
             filters=asked.filters,
             ranking=asked.ranking(info.ranking),
         )
-        for hit in hits:
+        services.observer.searched(found)
+        for hit in found.hits:
             if hit.passage_id not in best or best[hit.passage_id].score < hit.score:
                 best[hit.passage_id] = hit
     ranked = sorted(best.values(), key=lambda hit: hit.score, reverse=True)

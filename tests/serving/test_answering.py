@@ -163,8 +163,10 @@ def test_a_follow_up_question_is_searched_for_whole_and_asked_as_it_was(
     assert asked["messages"][:2] == FOLLOW_UP[:2]
     assert prompt_of(asked).endswith("Question: And what does it draw?")
     assert "[1] Press P6\n" in prompt_of(asked)
-    assert response.headers["server-timing"].startswith("rewrite;dur=")
-    assert ", retrieval;dur=" in response.headers["server-timing"]
+    stages = [part.split(";dur=") for part in response.headers["server-timing"].split(", ")]
+    assert [name for name, _ in stages] == ["rewrite", "retrieval", "encode", "search"]
+    took = {name: float(milliseconds) for name, milliseconds in stages}
+    assert 0 < took["encode"] + took["search"] <= took["retrieval"] + 0.2  # each is rounded
     assert (rewriting["model"], rewriting["cache_salt"]) == (asked["model"], asked["cache_salt"])
 
 
@@ -235,6 +237,24 @@ def test_where_nothing_is_found_a_tool_or_a_format_may_still_answer(
 def test_a_profile_that_may_answer_without_context_does(engine: TalkingEngine, client: openai.OpenAI) -> None:
     assert message_of(client, model="open").content == CITED
     assert engine.chats()[0]["messages"] == QUESTION
+
+
+def test_each_stage_of_a_retrieval_is_in_the_metrics(
+    world: World, engine: TalkingEngine, client: openai.OpenAI
+) -> None:
+    """Only the whole was: nobody saw whether the encoder or the search was slow."""
+
+    def seen() -> dict[str, int]:
+        timing = world.gateway.app.services().observer.metrics.retrieval_seconds  # type: ignore[attr-defined]
+        return {stage: sum(row[:-1]) for (stage,), row in timing.rows()}
+
+    before = seen()
+    engine.says = lambda body: REWRITTEN if "Rewrite" in prompt_of(body) else CITED
+    ask(client)
+    ask(client, messages=FOLLOW_UP)
+    client.vector_stores.search(client.vector_stores.list().data[0].id, query="battery")
+    added = {stage: count - before.get(stage, 0) for stage, count in seen().items()}
+    assert added == {"rewrite": 1, "all": 2, "encode": 3, "search": 3}
 
 
 @pytest.mark.parametrize("words", [REFUSAL, SORRY])
