@@ -92,8 +92,8 @@ class EngineSettings(Section):
         "auto",
         description=(
             "Largest adapter rank served. vLLM pads every adapter to it: a high one costs speed. `auto`: the "
-            "largest published when the engine starts, at least 16. A number: larger ones are refused before "
-            "training."
+            "largest published when the engine starts, at least training.rank and 16. A number: larger ones are "
+            "refused before training."
         ),
     )
     chat_template: Path | None = Field(None, description="File with a chat template in place of the model's own.")

@@ -241,7 +241,7 @@ class TelemetrySettings(Section):
         "loopback",
         description=(
             "Who may read /metrics without a key: `nobody`, processes on this machine (`loopback`), or `anybody`. "
-            "An admin's key of the first project always may."
+            "An owner's key always may."
         ),
     )
     request_log: bool = Field(False, description="One line of JSON a request, in the gateway's log.")

@@ -24,7 +24,7 @@ OVERHEAD_GIB = 2.5
 # vLLM takes memory for every slot, used or not: 4 let a few teams share a batch, and 8 of rank 64 take 2.4 GiB on a
 # 7B model (all linear layers: 160 million numbers of two bytes each).
 FEWEST_LORAS, MOST_LORAS = 4, 8
-# vLLM's own default, and training's.
+# vLLM's own default.
 SMALLEST_LORA_RANK = 16
 
 # Longer than the gateway keeps an idle connection (aiohttp: 15 s). vLLM's own 5 s would have it close some just as
@@ -39,7 +39,7 @@ def command(settings: Settings, model: Model, socket: Path, published: Published
     """`published` is what there is to serve when it starts. What the user gives in engine.arguments wins."""
     derived = [
         *_identity(settings.engine, model, socket),
-        *_adapters(settings.engine, published),
+        *_adapters(settings, published),
         *_size(settings),
         *_speech(settings.engine),
     ]
@@ -69,14 +69,14 @@ def _identity(engine: EngineSettings, model: Model, socket: Path) -> list[Option
     ]
 
 
-def _adapters(engine: EngineSettings, published: Published) -> list[Option]:
-    loras = max_loras(engine, published)
+def _adapters(settings: Settings, published: Published) -> list[Option]:
+    engine, loras = settings.engine, max_loras(settings.engine, published)
     return [
         ("--enable-lora",),
         ("--max-loras", str(loras)),
         # vLLM refuses fewer than max_loras.
         ("--max-cpu-loras", str(max(engine.max_cpu_loras, loras))),
-        ("--max-lora-rank", str(max_lora_rank(engine, published))),
+        ("--max-lora-rank", str(max_lora_rank(settings, published))),
     ]
 
 
@@ -87,11 +87,12 @@ def max_loras(engine: EngineSettings, published: Published) -> int:
     return min(max(published.count, FEWEST_LORAS), MOST_LORAS)
 
 
-def max_lora_rank(engine: EngineSettings, published: Published) -> int:
-    """The smallest rank vLLM allows that holds every published adapter, and no less than training's default."""
-    if engine.max_lora_rank != "auto":
-        return engine.max_lora_rank
-    wanted = max(published.largest_rank, SMALLEST_LORA_RANK)
+def max_lora_rank(settings: Settings, published: Published) -> int:
+    """The smallest rank vLLM allows that holds every published adapter, and what is trained unless a job says
+    otherwise: so those are served without another start."""
+    if settings.engine.max_lora_rank != "auto":
+        return settings.engine.max_lora_rank
+    wanted = max(published.largest_rank, settings.training.rank, SMALLEST_LORA_RANK)
     return next((rank for rank in VLLM_LORA_RANKS if rank >= wanted), VLLM_LORA_RANKS[-1])
 
 

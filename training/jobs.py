@@ -67,6 +67,12 @@ def create_job(state: State, caller: Caller, request: JobRequest, receipt: Recei
         return earlier or _insert(session, caller, request, receipt)
 
 
+def warn(state: State, job_id: str, message: str) -> None:
+    """Tells whoever reads the job's events."""
+    with state.session() as session:
+        add_event(session, job_id, message, level="warn")
+
+
 def create_claimed_job(state: State, caller: Caller, request: JobRequest, owner: Owner) -> Lease:
     """Creates a job that its creator runs: it is never seen in the queue, where a trainer could take it.
 

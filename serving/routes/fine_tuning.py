@@ -18,6 +18,7 @@ from local_llm.profiles import BASE
 from local_llm.servable import refuse_unservable_plan
 from local_llm.state import Job, JobCheckpoint, JobEvent
 from serving.bodies import read_json_object
+from serving.engine import max_lora_rank
 from serving.queries import metadata_filter
 from serving.services import Services, caller_of, note, services_of
 from training import jobs
@@ -117,7 +118,23 @@ def _create(services: Services, caller: Caller, body: dict[str, Any], receipt: R
     _refuse_unservable(services, asked)
     jobs.check_request(services.state, caller, asked)
     _check_files(services, caller, asked)
-    return jobs.create_job(services.state, caller, asked, receipt)
+    job = jobs.create_job(services.state, caller, asked, receipt)
+    _tell_rank(services, asked, job.id)
+    return job
+
+
+def _tell_rank(services: Services, asked: JobRequest, job_id: str) -> None:
+    """Not every rank that could be served is served now. Engines elsewhere do not tell theirs."""
+    settings = services.settings
+    served = max_lora_rank(settings, services.adapters.published(services.base.sha256))
+    if asked.rank is None or asked.rank <= served or settings.engine.urls:
+        return
+    jobs.warn(
+        services.state,
+        job_id,
+        f"The engine serves adapters of ranks up to {served}, and this one's is {asked.rank}: the server has to be "
+        f"started again before the model can be used (engine.max_lora_rank = {asked.rank} or more spares that)",
+    )
 
 
 def _check_files(services: Services, caller: Caller, asked: JobRequest) -> None:

@@ -105,6 +105,13 @@ def test_what_is_published_decides_how_many_adapters_of_which_rank(
     assert option(line, "--max-cpu-loras") == "32"
 
 
+def test_what_is_trained_by_default_is_served_without_another_start() -> None:
+    """With training.rank above 16 every fine-tuned model got 409 until the server was started again."""
+    settings = load_settings(environment={"LOCAL_LLM_HOME": "/h"}, overrides={"training.rank": 48})
+    line = engine.command(settings, MODEL, Path("/s"), Published(1, 8))
+    assert option(line, "--max-lora-rank") == "64"
+
+
 def test_numbers_that_are_given_hold() -> None:
     line = line_of(Published(9, 64), max_loras=40, max_lora_rank=8)
     assert [option(line, name) for name in ("--max-loras", "--max-cpu-loras", "--max-lora-rank")] == [

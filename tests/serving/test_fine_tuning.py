@@ -271,6 +271,16 @@ def test_a_wrong_job_is_refused_by_field_and_leaves_no_row(
     assert gateway.get(JOBS).json()["data"] == []
 
 
+def test_a_rank_that_the_running_engine_does_not_serve_is_told_at_once(client: openai.OpenAI, file_id: str) -> None:
+    told = []
+    for rank in (16, 64):
+        job = client.fine_tuning.jobs.create(training_file=file_id, model=BASE, extra_body={"lora": {"rank": rank}})
+        warnings = [event for event in client.fine_tuning.jobs.list_events(job.id) if event.level == "warn"]
+        told.append([event.message for event in warnings])
+    assert told[0] == []
+    assert "engine.max_lora_rank = 64" in told[1][0]
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[1]", b'{"model": "a", "model": "b"}', b"\xff", b'{"seed": NaN}'])
 def test_what_is_no_json_object_is_refused(gateway: TestClient, data: bytes) -> None:
     answer = gateway.post(JOBS, content=data)
