@@ -138,10 +138,11 @@ def test_clients_that_left_are_counted(server: Running, engine: SlowEngine) -> N
         ("nobody", "/metrics", 401),
         ("member", "/metrics", 403),
         ("stranger", "/metrics", 403),
-        ("admin", "/metrics", 200),
+        ("admin", "/metrics", 403),
+        ("owner", "/metrics", 200),
     ],
 )
-def test_on_a_box_with_keys_only_its_admins_read_from_elsewhere(
+def test_on_a_box_with_keys_only_its_owners_read_from_elsewhere(
     gateway: TestClient, state: State, admin: Caller, who: str, path: str, status: int
 ) -> None:
     """starlette's client is no loopback address."""
@@ -152,6 +153,7 @@ def test_on_a_box_with_keys_only_its_admins_read_from_elsewhere(
         "member": keys.create(admin.project_id, "m").secret,
         "stranger": keys.create("proj_b", "s", role="admin").secret,
         "admin": keys.create(admin.project_id, "a", role="admin").secret,
+        "owner": keys.create(admin.project_id, "o", role="owner").secret,
     }
     headers = {"authorization": f"Bearer {secrets[who]}"} if who in secrets else {}
     assert gateway.get(path, headers=headers).status_code == status

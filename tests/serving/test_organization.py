@@ -34,7 +34,7 @@ class Box:
 
     @property
     def services(self) -> Services:
-        return self.gateway.app.state.services  # type: ignore[attr-defined]
+        return self.gateway.app.services()  # type: ignore[attr-defined]
 
     def client(self, secret: str) -> openai.OpenAI:
         """Its key serves as API key and as admin key."""
@@ -372,7 +372,7 @@ def test_a_wrong_question_about_usage_is_told_by_field(box: Box, query: str, par
 def test_what_is_counted_and_noted_survives_a_stop_of_the_gateway(
     settings, gateway: TestClient, state, admin
 ) -> None:
-    services: Services = gateway.app.state.services  # type: ignore[attr-defined]
+    services: Services = gateway.app.services()  # type: ignore[attr-defined]
     services.audit.note(admin, "file.created", "file-1")
     services.usage.count(admin, "tiny", "completions", input_tokens=1)
     services.writer.close()

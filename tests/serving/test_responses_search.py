@@ -153,7 +153,7 @@ def test_filters_and_a_least_score_hold(client: openai.OpenAI, engine: SmallEngi
         )
         assert response.output[0].results == []
         assert response.output[1].content[0].annotations == []
-        assert "(nothing was found)" in prompt(engine)
+        assert prompt(engine) == QUESTION
 
 
 def test_what_a_caller_may_not_see_is_neither_found_nor_cited(
