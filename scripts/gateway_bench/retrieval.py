@@ -1,7 +1,7 @@
 """What context costs beyond finding it: the same questions to the base model and to a profile that retrieves.
 
-The engine answers at once, so that the difference between the two is all that retrieval adds. The index server says
-how long it encoded the question and searched; what is left is ours: the call, the prompt, the budget, the citations.
+The engine answers at once, so that the difference between the two is all that retrieval adds. The index server
+says how long it encoded and searched; what is left is ours: the call, the prompt, the budget, the citations.
 """
 
 import http.client
