@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy import Select, delete, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from local_llm.errors import InvalidInputError, NotFoundError
@@ -27,7 +27,7 @@ from local_llm.state import File, Project, State
 
 FINE_TUNE = "fine-tune"
 FINE_TUNE_RESULTS = "fine-tune-results"  # written by us at the end of a job; never uploaded, not in the quota
-# Answers of batches: written by us, so never refused, but in the quota, so that nothing can be uploaded over it.
+# Answers of batches: what was answered is never refused, but it is in the quota, and a batch ends when that is full.
 BATCH, BATCH_OUTPUT = "batch", "batch_output"
 
 ABANDONED_AFTER_SECONDS = 24 * 3600
@@ -202,6 +202,11 @@ class FileStore:
         with self._state.reading() as session:
             return set(session.scalars(select(File.id).where(File.project_id == project_id)))
 
+    def room(self, project_id: str) -> int:
+        """How many bytes the project may add; below 0 where batches wrote more."""
+        with self._state.reading() as session:
+            return _quota_of(session, project_id, self._quota_bytes) - _used(session, project_id)
+
     def exists(self, identifier: str) -> bool:
         with self._state.reading() as session:
             return session.get(File, identifier) is not None
@@ -300,19 +305,27 @@ def _link(source: Path, target: Path, size: int) -> bool:
     return False
 
 
+def _contents(project_id: str) -> Select[tuple[str, int]]:
+    """What takes space of a project: equal files once."""
+    mine = File.project_id == project_id, File.purpose != FINE_TUNE_RESULTS
+    return select(File.sha256, File.bytes).where(*mine).distinct()
+
+
+def _used(session: Session, project_id: str) -> int:
+    return session.scalar(select(func.coalesce(func.sum(_contents(project_id).subquery().c.bytes), 0))) or 0
+
+
+def _quota_of(session: Session, project_id: str, default: int) -> int:
+    return session.get_one(Project, project_id).file_quota_bytes or default
+
+
 def _refuse_over_quota(session: Session, row: File, quota_bytes: int) -> None:
     """Called in the transaction that adds `row`: of two uploads at once, the second sees the first."""
     if row.purpose in (FINE_TUNE_RESULTS, BATCH_OUTPUT):
         return
-    contents = (
-        select(File.sha256, File.bytes)
-        .where(File.project_id == row.project_id, File.purpose != FINE_TUNE_RESULTS)
-        .distinct()
-    )
-    if session.execute(contents.where(File.sha256 == row.sha256)).first() is not None:
+    if session.execute(_contents(row.project_id).where(File.sha256 == row.sha256)).first() is not None:
         return
-    quota_bytes = session.get_one(Project, row.project_id).file_quota_bytes or quota_bytes
-    used = session.scalar(select(func.coalesce(func.sum(contents.subquery().c.bytes), 0))) or 0
+    quota_bytes, used = _quota_of(session, row.project_id, quota_bytes), _used(session, row.project_id)
     if used + row.bytes > quota_bytes:
         raise QuotaExceededError(
             f"{row.filename} has {row.bytes:,} bytes, and the project's files already take {used:,} of the "

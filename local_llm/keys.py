@@ -4,7 +4,7 @@ import builtins
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import or_, select
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from local_llm.errors import AuthenticationError, InvalidInputError, NotFoundError
 from local_llm.identifiers import new_id, new_ordered_id, now
 from local_llm.key_rules import collection_ids, refuse_archived, refuse_wrong, scope_of
-from local_llm.permissions import Caller, Keeps, Limits, Role
+from local_llm.permissions import Caller, Keeps, Limits, Role, local_admin
 from local_llm.state import Key, Project, State
 
 PREFIX = "sk-local-"
@@ -193,6 +193,12 @@ class KeyStore:
         ends = [key.expires_at, None if key.secret_sha256 == secret_sha256 else key.previous_expires_at]
         return Admission(_caller(key, found.Project), min((end for end in ends if end is not None), default=None))
 
+    def local_owner(self, project_id: str) -> Caller:
+        """Whoever is on the box itself, with what the project keeps."""
+        with self._state.reading() as session:
+            project = session.get_one(Project, project_id)
+        return replace(local_admin(project_id), keeps=keeps_of(project))
+
     def note_used(self, times: Mapping[str, int]) -> None:
         """When keys were last used, by their ids."""
         with self._state.session() as session:
@@ -228,7 +234,7 @@ def incorrect_key() -> AuthenticationError:
 
 
 def keeps_of(project: Project) -> Keeps:
-    return Keeps(project.log_content, project.store_chats)
+    return Keeps(project.log_content, project.store_chats, project.store_responses)
 
 
 def limits_of(key: Key) -> Limits:

@@ -29,6 +29,7 @@ class Keeps:
 
     log_content: bool = False
     store_chats: bool = False
+    store_responses: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Caller:
     def is_scoped(self) -> bool:
         """Whether it reaches only a part of its project's models or collections."""
         return self.models is not None or self.collections is not None
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether it may read what others of its project were answered, which may hold anything in the project."""
+        return self.administers and not self.is_scoped
 
     @property
     def sees(self) -> Principals:

@@ -11,6 +11,7 @@ from sqlalchemy import delete, select
 from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
 from local_llm.identifiers import is_name, new_id, now
 from local_llm.permissions import Caller
+from local_llm.prompts import LONGEST_REFUSAL
 from local_llm.state import Adapter, Collection, ProfileRow, State
 
 # The four words everything speaks of. Fine-tuning is for behaviour, retrieval for facts, hybrid for both.
@@ -28,10 +29,10 @@ BASE = "base"
 class Profile:
     """`model` is `base` or an `ft:` name; `collection` an id, set where the strategy retrieves.
 
-    The last three matter where it retrieves. `answer_only_from_context`: the model is told to say that it does not
+    The last four matter where it retrieves. `answer_only_from_context`: the model is told to say that it does not
     know where the passages hold no answer, and is not asked at all where none was found. `rewrite`: follow-up
-    questions are made self-contained for the search; None: as the settings say. `from_settings`: the settings
-    declare it, and only they change it.
+    questions are made self-contained for the search. `refusal`: what is said where the passages hold no answer.
+    None: as the settings say. `from_settings`: the settings declare it, and only they change it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Profile:
     k: int = DEFAULT_K
     answer_only_from_context: bool = True
     rewrite: bool | None = None
+    refusal: str | None = None
     from_settings: bool = False
 
     @property
@@ -81,6 +83,7 @@ class ProfileStore:
                     k=profile.k,
                     answer_only_from_context=profile.answer_only_from_context,
                     rewrite=profile.rewrite,
+                    refusal=profile.refusal,
                     from_settings=profile.from_settings,
                     created_at=now(),
                 )
@@ -168,10 +171,22 @@ def refuse_contradictions(profile: Profile) -> None:
         problems.append(f"{profile.strategy} needs {needed}, but the model is {profile.model!r}")
     if profile.rewrite and not profile.retrieves:
         problems.append(f"{profile.strategy} retrieves nothing, but questions are to be rewritten for it")
+    problems += _problems_of_refusal(profile)
     if not 1 <= profile.k <= MAX_K:
         problems.append(f"k = {profile.k}: expected 1 to {MAX_K}")
     if problems:
         raise InvalidInputError(f"profile {profile.name!r}: {'; '.join(problems)}", param="profile")
+
+
+def _problems_of_refusal(profile: Profile) -> list[str]:
+    refusal = profile.refusal
+    if refusal is None:
+        return []
+    if not profile.retrieves:
+        return [f"{profile.strategy} retrieves nothing, but it is to refuse what its documents do not hold"]
+    if not refusal.strip() or len(refusal) > LONGEST_REFUSAL or len(refusal.splitlines()) > 1:
+        return [f"refusal {refusal!r:.60}: expected one line of 1 to {LONGEST_REFUSAL} characters"]
+    return []
 
 
 def _is_reached(caller: Caller, row: ProfileRow) -> bool:
@@ -199,5 +214,6 @@ def _from_row(row: ProfileRow) -> Profile:
         k=row.k,
         answer_only_from_context=row.answer_only_from_context,
         rewrite=row.rewrite,
+        refusal=row.refusal,
         from_settings=row.from_settings,
     )

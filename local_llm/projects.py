@@ -38,6 +38,8 @@ ID_PREFIX = "proj_"
 LONGEST_NAME = 128
 FLAGS = ("log_content", "store_chats", "store_responses")
 QUOTAS = ("file_quota_bytes", "collection_quota_bytes")
+# All that can be set of a project beside its name: commands and API show and take each of these.
+VALUES = (*FLAGS, *QUOTAS)
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,7 @@ class ProjectStore:
         return row
 
     def update(self, project: str, *, name: str | None = None, **values: Any) -> Project:
-        """`values`: log_content, store_chats (true or false); file_quota_bytes, collection_quota_bytes (None: that
-        of the settings).
+        """`values`: FLAGS (true or false) and QUOTAS (None: that of the settings).
 
         Raises: NotFoundError, InvalidInputError, ConflictError.
         """
@@ -164,6 +165,11 @@ class ProjectStore:
             keys = session.scalars(delete(Key).where(Key.project_id == project_id).returning(Key.id)).all()
             session.execute(delete(Project).where(Project.id == project_id))
         return len(keys)
+
+
+def values_of(row: Project) -> dict[str, Any]:
+    """As they are set."""
+    return {name: getattr(row, name) for name in VALUES}
 
 
 def _set(row: Project, values: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How long the audit log and the usage of keys are kept."""
+"""How long the audit log, the usage of keys and kept chats stay."""
 
 import time
 
@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, delete, func, select
 
 from local_llm.identifiers import now
 from local_llm.settings import ServerSettings
-from local_llm.state import AuditEntry, Row, State, UsageRow
+from local_llm.state import AuditEntry, ChatRow, Row, State, UsageRow
 
 DAY_SECONDS = 24 * 3600
 
@@ -33,7 +33,7 @@ class Retention:
     def overdue(self) -> dict[str, int]:
         """How many rows sweep() would delete, by table."""
         with self._state.reading() as session:
-            counts = {str(table.__tablename__): 0 for table in (AuditEntry, UsageRow)}
+            counts = {str(table.__tablename__): 0 for table in (AuditEntry, UsageRow, ChatRow)}
             for table, old in self._old():
                 counts[str(table.__tablename__)] = (
                     session.scalar(select(func.count()).select_from(table).where(old)) or 0
@@ -46,4 +46,8 @@ class Retention:
             found.append((AuditEntry, AuditEntry.created_at < now() - self._settings.audit_days * DAY_SECONDS))
         if self._settings.usage_days:
             found.append((UsageRow, UsageRow.minute < now() - self._settings.usage_days * DAY_SECONDS))
+        if self._settings.chat_days:
+            # A rated one is wanted: it stays as long from then on.
+            last = func.coalesce(ChatRow.rated_at, ChatRow.created_at)
+            found.append((ChatRow, last < now() - self._settings.chat_days * DAY_SECONDS))
         return found

@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from local_llm.engine_settings import EngineSettings
 from local_llm.errors import SettingsError
 from local_llm.home import Home
+from local_llm.prompts import LONGEST_REFUSAL, REFUSAL
 from local_llm.section import Section
 
 PREFIX = "LOCAL_LLM_"
@@ -32,6 +33,9 @@ HOSTED_SMALL_MODELS = (
     "gpt-4.1-nano",
     "gpt-3.5-turbo",
 )
+
+# At least something, and no line's end.
+ONE_LINE = r"^[^\r\n]*\S[^\r\n]*$"
 
 # How the base model's weights are held while an adapter is trained on them.
 Quantization = Literal["none", "4bit"]
@@ -58,7 +62,9 @@ class ServerSettings(Section):
     )
     max_upload_bytes: int = Field(512 * 1024**2, gt=0, description="Largest file accepted by /v1/files.")
     project_quota_bytes: int = Field(
-        100 * 1024**3, gt=0, description="Space for the uploaded files of one project; equal files count once."
+        100 * 1024**3,
+        gt=0,
+        description="Space for the files of one project, answers of batches too; equal files count once.",
     )
     audit_days: int = Field(365, ge=0, description="How long entries of the audit log are kept; 0: for ever.")
     usage_days: int = Field(
@@ -66,6 +72,12 @@ class ServerSettings(Section):
     )
     response_days: int = Field(
         30, ge=0, description="How long stored responses are kept after their last use; 0: for ever."
+    )
+    chat_days: int = Field(
+        365, ge=0, description="How long kept chats stay after they were asked or last rated; 0: for ever."
+    )
+    project_chat_bytes: int = Field(
+        1024**3, gt=0, description="Space for the kept chats of one project; beyond, chats are answered, not kept."
     )
     max_body_bytes: int = Field(16 * 1024**2, gt=0, description="Largest body of any other request.")
     request_timeout_seconds: float = Field(600, gt=0, description="Longest time one answer may take.")
@@ -254,6 +266,15 @@ class AnsweringSettings(Section):
     rewrite_timeout_seconds: float = Field(
         5, gt=0, description="Longest time that may take; the question is then searched for as it is."
     )
+    refusal: str = Field(
+        REFUSAL,
+        pattern=ONE_LINE,
+        max_length=LONGEST_REFUSAL,
+        description=(
+            "What is answered where the documents hold no answer, in your users' language: the model is told to "
+            "say it, and it is said without a model where nothing is found. A profile can have other words."
+        ),
+    )
     reserve_tokens: int = Field(
         512,
         gt=0,
@@ -276,6 +297,7 @@ class ProfileSettings(Section):
         True, description="Have the model say that it does not know where the passages hold no answer."
     )
     rewrite: bool | None = Field(None, description="As answering.rewrite, for this profile.")
+    refusal: str | None = Field(None, description="As answering.refusal, for this profile.")
     project: str = Field("local", description="Name of the project that it belongs to.")
 
 

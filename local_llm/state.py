@@ -87,7 +87,8 @@ class Key(Row):
 class File(Row):
     """An upload. `allow` lists principals as a document's does; None: everyone in the project.
 
-    `key_id`: whose upload it is. A key that reaches only some collections sees its own uploads only.
+    `key_id`: whose upload it is, or whose job or batch wrote it. A key that reaches only some collections sees its
+    own only.
     """
 
     __tablename__ = "files"
@@ -108,6 +109,7 @@ class Job(Row):
     __tablename__ = "jobs"
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    key_id: Mapped[str | None]  # whose job it is: its result files are that key's uploads
     model: Mapped[str]
     training_file: Mapped[str]
     validation_file: Mapped[str | None]
@@ -208,6 +210,7 @@ class ProfileRow(Row):
     k: Mapped[int]
     answer_only_from_context: Mapped[bool] = mapped_column(default=True)
     rewrite: Mapped[bool | None]
+    refusal: Mapped[str | None]
     from_settings: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[int]
     __table_args__ = (UniqueConstraint("project_id", "name"),)
@@ -321,6 +324,7 @@ class ChatRow(Row):
     request: Mapped[dict[str, Any]]  # as the client sent it
     answer: Mapped[dict[str, Any]]  # as the client got it
     prompt: Mapped[dict[str, Any] | None]  # the messages as the model saw them, where these are others
+    size: Mapped[int] = mapped_column(default=0)  # of all that, in characters
     rating: Mapped[str | None]  # "good" or "bad"
     correction: Mapped[str | None]  # what the answer should have been
     reviewer_note: Mapped[str | None]
@@ -331,6 +335,7 @@ class ChatRow(Row):
 Index("batches_by_status", BatchRow.status, BatchRow.created_at)
 Index("batches_by_project", BatchRow.project_id, BatchRow.created_at)
 Index("chats_by_project", ChatRow.project_id, ChatRow.sequence)
+Index("chats_by_size", ChatRow.project_id, ChatRow.size)
 Index("jobs_by_status", Job.status, Job.created_at)
 Index("jobs_by_idempotency_key", Job.project_id, Job.idempotency_key, unique=True)
 Index("files_by_project", File.project_id, File.created_at)

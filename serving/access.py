@@ -6,14 +6,14 @@ microseconds whether anybody wrote to it since (State.version), and then the key
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from urllib.parse import urlsplit
 
 from local_llm.errors import AuthenticationError, ForbiddenError
-from local_llm.keys import Admission, KeyStore, hash_of, incorrect_key, keeps_of
-from local_llm.permissions import Caller, local_admin
-from local_llm.state import Project, State
+from local_llm.keys import Admission, KeyStore, hash_of, incorrect_key
+from local_llm.permissions import Caller
+from local_llm.state import State
 from serving.preflight import is_loopback
 
 BEARER = b"bearer "
@@ -102,14 +102,9 @@ class Access:
             if self._keys.any_created():
                 self._has_keys = True  # and never again none: see KeyStore.any_created()
                 return None
-            kept = self._keyless = _Kept(version, Admission(self._local_owner(), None))
+            owner = self._keys.local_owner(self._state.local_project_id())
+            kept = self._keyless = _Kept(version, Admission(owner, None))
         return kept.admission.caller
-
-    def _local_owner(self) -> Caller:
-        project_id = self._state.local_project_id()
-        with self._state.reading() as session:
-            project = session.get_one(Project, project_id)
-        return replace(local_admin(project_id), keeps=keeps_of(project))
 
 
 def _bearer(authorization: bytes | None) -> bytes | None:

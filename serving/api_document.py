@@ -121,10 +121,8 @@ def _complete(document: Json) -> Json:
     schemas["Error"] = ERROR
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for path, summary in RELAYED.items():
-        document["paths"].setdefault(path, {})["post"] = {
-            "summary": summary,
-            "responses": {"200": {"description": "The answer"}},
-        }
+        beside: Json = document["paths"].setdefault(path, {})  # a GET lists what was kept
+        beside["post"] = {"summary": summary, "responses": {"200": {"description": "The answer"}}}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _complete_operation(operation, path, (method, path), schemas)

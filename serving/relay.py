@@ -24,6 +24,9 @@ PATHS = (CHAT, COMPLETION)
 
 JSON_TYPE, EVENT_STREAM = b"application/json", b"text/event-stream; charset=utf-8"
 
+# Of a chat that asked to be kept, in a project whose chats take all that they may.
+NOT_KEPT = (b"x-chat-not-kept", b"quota")
+
 
 class Relay:
     """An ASGI application for POST to PATHS."""
@@ -72,7 +75,10 @@ class Relay:
 
     async def _answer(self, services: Services, question: Question, out: "_Out") -> None:
         if question.path == CHAT and services.chats.wants(question):
-            out.keep = services.chats.add
+            if services.chats.has_room(question.caller):
+                out.keep = services.chats.add
+            else:
+                out.more.append(NOT_KEPT)
         prepared = await prepare(services, question)
         out.record.model, out.record.strategy = prepared.target.model, prepared.strategy
         async with open_answer(services, prepared) as answer:
@@ -91,6 +97,7 @@ class _Out:
         self._services = services
         self._streaming = False
         self.record = record
+        self.more: Headers = []
         # Called with all that was sent right before its end: behind that, this may be cancelled as left.
         self.keep: Callable[[Answer, list[bytes]], None] | None = None
 
@@ -134,7 +141,7 @@ class _Out:
     async def _begin(self, status: int, headers: Headers) -> None:
         record, services = self.record, self._services
         record.status = status
-        ours = record.headers(services.organization) + services.limits.headers(record.caller)
+        ours = record.headers(services.organization) + services.limits.headers(record.caller) + self.more
         await self._send({"type": "http.response.start", "status": status, "headers": headers + ours})
 
 

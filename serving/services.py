@@ -85,7 +85,7 @@ def open_services(settings: Settings, number: int = 0) -> Services:
     responses = ResponseStore(state, settings.server.response_days)
     base = ModelStore(settings.place.models).get(settings.engine.model, "base").manifest
     keys, audit, usage = KeyStore(state), Audit(state), Usage(state)
-    access, chats = Access(state, keys), ChatKeeper(state)
+    access, chats = Access(state, keys), ChatKeeper(state, settings.server.project_chat_bytes)
     retention = Retention(state, settings.server)
     writer = TrailingWriter(
         [

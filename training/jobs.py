@@ -198,6 +198,7 @@ def _insert(session: Session, caller: Caller, request: JobRequest, receipt: Rece
     job = Job(
         id=new_ordered_id("ftjob-"),
         project_id=caller.project_id,
+        key_id=caller.key_id,
         model=request.model,
         training_file=request.training_file,
         validation_file=request.validation_file,

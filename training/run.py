@@ -290,6 +290,7 @@ def _store_results(run: _Run) -> None:
         filename=FILENAME,
         purpose=FINE_TUNE_RESULTS,
         project_id=run.job.project_id,
+        key_id=run.job.key_id,
         max_bytes=len(content),  # the limit on uploads is none on what is written here
     )
     try:

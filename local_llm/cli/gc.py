@@ -15,7 +15,7 @@ def collect_garbage(
     apply: Annotated[bool, typer.Option("--apply", help="Remove it; else it is only listed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Lists what nothing refers to any more and nobody touched for a day, and log rows past their time."""
+    """Lists what nothing refers to any more and nobody touched for a day, and rows past their time."""
     from index.encoding.converted import folder_of
     from local_llm.models import ModelStore
 

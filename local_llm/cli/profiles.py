@@ -39,11 +39,14 @@ def set_profile(
             help="Make follow-up questions self-contained before they are searched for; default: setting."
         ),
     ] = None,
+    refusal: Annotated[
+        str | None, typer.Option(help="Said where the passages hold no answer; default: setting.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Makes or replaces a profile. A running server knows it from its next request on."""
     box: CommandContext = context.obj
-    wanted = Profile(name, strategy, model, collection, prompt, k, answer_only_from_context, rewrite)
+    wanted = Profile(name, strategy, model, collection, prompt, k, answer_only_from_context, rewrite, refusal)
     profile = ProfileStore(box.state).set(box.caller, wanted)
     emit(asdict(profile), f"{profile.name}: {profile.strategy}, model {profile.model}", as_json=as_json)
 

@@ -10,13 +10,14 @@ from local_llm.cli.output import emit, emit_table
 from local_llm.errors import InvalidInputError
 from local_llm.permissions import local_admin
 from local_llm.profiles import ProfileStore
-from local_llm.projects import ProjectStore
+from local_llm.projects import FLAGS, VALUES, ProjectStore, values_of
 from local_llm.state import Project
 
 app = typer.Typer(no_args_is_help=True, help="Projects: who shares keys, files, models and collections.")
 
 LogContent = Annotated[bool | None, typer.Option(help="Keep questions and answers in the audit log.")]
 StoreChats = Annotated[bool | None, typer.Option(help="Keep chats that clients send with store=true.")]
+StoreResponses = Annotated[bool | None, typer.Option(help="Keep what /v1/responses answers.")]
 FileQuota = Annotated[int | None, typer.Option(min=1, help="Space for uploads; else server.project_quota_bytes.")]
 CollectionQuota = Annotated[
     int | None, typer.Option(min=1, help="Space for collections; else index.project_quota_bytes.")
@@ -29,13 +30,14 @@ def create_project(
     name: str,
     log_content: LogContent = None,
     store_chats: StoreChats = None,
+    store_responses: StoreResponses = None,
     file_quota_bytes: FileQuota = None,
     collection_quota_bytes: CollectionQuota = None,
     as_json: AsJson = False,
 ) -> None:
     """Makes a project. `local-llm --project NAME …` works in it."""
     box: CommandContext = context.obj
-    values = _given(log_content, store_chats, file_quota_bytes, collection_quota_bytes)
+    values = _given(log_content, store_chats, store_responses, file_quota_bytes, collection_quota_bytes)
     project = ProjectStore(box.state).create(name, **values)
     _note(box, "project.created", project, name=name)
     emit(_describe(project), f"{project.name}: {project.id}", as_json=as_json)
@@ -50,7 +52,7 @@ def list_projects(
     """Lists the projects."""
     box: CommandContext = context.obj
     rows = [_describe(project) for project in ProjectStore(box.state).list(archived=archived)]
-    emit_table(rows, ["id", "name", "status", "log_content", "store_chats"], as_json=as_json, empty="no projects")
+    emit_table(rows, ["id", "name", "status", *FLAGS], as_json=as_json, empty="no projects")
 
 
 @app.command("update")
@@ -60,13 +62,14 @@ def update_project(
     name: Annotated[str | None, typer.Option(help="Another name.")] = None,
     log_content: LogContent = None,
     store_chats: StoreChats = None,
+    store_responses: StoreResponses = None,
     file_quota_bytes: FileQuota = None,
     collection_quota_bytes: CollectionQuota = None,
     as_json: AsJson = False,
 ) -> None:
     """Changes what is given."""
     box: CommandContext = context.obj
-    values = _given(log_content, store_chats, file_quota_bytes, collection_quota_bytes)
+    values = _given(log_content, store_chats, store_responses, file_quota_bytes, collection_quota_bytes)
     changed = ProjectStore(box.state).update(project, name=name, **values)
     _note(box, "project.updated", changed, **values)
     emit(_describe(changed), f"{changed.name}: changed", as_json=as_json)
@@ -126,8 +129,8 @@ def _end_work(box: CommandContext, project: Project) -> None:
 
 
 def _given(*values: Any) -> dict[str, Any]:
-    names = ("log_content", "store_chats", "file_quota_bytes", "collection_quota_bytes")
-    return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    """`values`: as VALUES names them."""
+    return {name: value for name, value in zip(VALUES, values, strict=True) if value is not None}
 
 
 def _note(box: CommandContext, action: str, project: Project, **detail: Any) -> None:
@@ -142,8 +145,5 @@ def _describe(project: Project) -> dict[str, Any]:
         "name": project.name,
         "status": "active" if project.archived_at is None else "archived",
         "created_at": project.created_at,
-        "log_content": project.log_content,
-        "store_chats": project.store_chats,
-        "file_quota_bytes": project.file_quota_bytes,
-        "collection_quota_bytes": project.collection_quota_bytes,
+        **values_of(project),
     }

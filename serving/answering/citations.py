@@ -7,7 +7,7 @@ sentence, while the answer streams.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,6 +89,8 @@ class CitationWriter:
 
     Nothing is held back: a sentence's end is known by the white space behind it, and the marker goes before
     that. With `write_markers` off the text passes unchanged and only `marks` is filled.
+
+    Who has to look something up before a marker may go out goes through pieces(), support() and close() by itself.
     """
 
     def __init__(
@@ -103,22 +105,35 @@ class CitationWriter:
 
     def feed(self, text: str) -> str:
         """The text to send on for a piece of the answer."""
-        written = []
-        for character in text:
-            if character.isspace() and _finished(self._sentence, character):
-                written.append(self._close_sentence())
-            self._sentence += character
-            written.append(character)
-            self._length += 1
-        return "".join(written)
+        return "".join(self.finish() if piece is None else piece for piece in self.pieces(text))
 
     def finish(self) -> str:
         """What is still to be sent when the answer has ended."""
-        return self._close_sentence()
+        return self.close(self.support())
 
-    def _close_sentence(self) -> str:
-        sentence, self._sentence = self._sentence, ""
-        support = self._support(sentence)
+    def pieces(self, text: str) -> Iterator[str | None]:
+        """The text in pieces; None where a sentence has ended: close() it before asking for the next."""
+        start = 0
+        for at, character in enumerate(text):
+            if character.isspace() and _finished(self._sentence, character):
+                yield text[start:at]
+                yield None
+                start = at
+            self._sentence += character
+            self._length += 1
+        yield text[start:]
+
+    def support(self) -> Support | None:
+        """Of the sentence that is being written."""
+        return self._support(self._sentence)
+
+    def leave_out(self, number: int) -> None:
+        """From now on this source supports nothing."""
+        self._windows[number - 1] = []
+
+    def close(self, support: Support | None) -> str:
+        """Ends the sentence. Returns: its marker, if anything supports it."""
+        self._sentence = ""
         if support is None:
             return ""
         marker = f" [{support.number}]" if self._write else ""

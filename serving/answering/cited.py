@@ -4,7 +4,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from index.interface import Hit
-from local_llm.prompts import is_refusal
+from local_llm.prompts import LONGEST_REFUSAL, is_refusal
 from serving.answering.citations import CitationWriter, Mark
 from serving.answering.prepare import Prepared
 from serving.answering.standing import Standing
@@ -25,29 +25,44 @@ class Cited:
     def has_text(self) -> bool:
         return bool(self._beginning)
 
-    def feed(self, text: str) -> str:
-        """The text to send on for a piece of the answer."""
-        if len(self._beginning) < 100:  # a refusal is known by how it begins
-            self._beginning += text
-        return self._writer.feed(text)
+    async def feed(self, text: str) -> str:
+        """The text to send on for a piece of the answer. No marker leaves before its passage was seen to stand."""
+        self._begin(text)
+        pieces = self._writer.pieces(text)
+        return "".join([await self.finish() if piece is None else piece for piece in pieces])
 
-    def finish(self) -> str:
-        return self._writer.finish()
+    async def finish(self) -> str:
+        """The marker of the sentence that has ended, if one is written."""
+        support = self._writer.support()
+        while support is not None and self._prepared.writes_markers and await self._is_gone(support.number):
+            self._writer.leave_out(support.number)
+            support = self._writer.support()  # another passage may say the same
+        return self._writer.close(support)
 
     async def whole(self, text: str) -> str:
-        """A whole answer with markers. None of a passage that stands no more."""
-        written = self.feed(text) + self.finish()
-        await self.check()
-        if self._gone:
+        """A whole answer with markers, all looked up at once. None of a passage that stands no more."""
+        self._begin(text)
+        while True:
+            written = self._writer.feed(text) + self._writer.finish()
+            if not await self.check():
+                return written
             self._writer = self._new_writer()
-            written = self.feed(text) + self.finish()
-        return written
 
-    async def check(self) -> None:
-        """Looks up whether the passages cited still stand. By then the markers of a stream are out."""
+    async def check(self) -> bool:
+        """Whether any of the passages cited stands no more. In a stream their markers are out by then."""
         cited = {mark.support.number for mark in self._writer.marks}
-        if cited:
-            self._gone |= await self._standing.gone(self._hits, cited)
+        gone = await self._standing.gone(self._hits, cited) if cited else frozenset()
+        self._gone |= gone
+        return bool(gone)
+
+    async def _is_gone(self, number: int) -> bool:
+        gone = await self._standing.gone(self._hits, [number])
+        self._gone |= gone
+        return bool(gone)
+
+    def _begin(self, text: str) -> None:
+        if len(self._beginning) < 2 * LONGEST_REFUSAL:  # a refusal is known by how it begins
+            self._beginning += text
 
     def fields(self) -> dict[str, Any]:
         """What is added to a message, or to the last delta of a stream."""
@@ -72,7 +87,7 @@ class Cited:
             "passages_used": len(self._hits),
             "last_passage_cut": prepared.last_is_cut,
             "search_query": prepared.rewritten.text if prepared.rewritten else None,
-            "refused": is_refusal(self._beginning),
+            "refused": is_refusal(self._beginning, self._prepared.refusal),
             "gone": sorted(self._gone),
         }
 
@@ -132,9 +147,9 @@ async def cite_delta(choice: dict[str, Any], cited: Cited) -> None:
     Tool calls carry none.
     """
     delta = choice["delta"]
-    text = cited.feed(delta.get("content") or "")
+    text = await cited.feed(delta.get("content") or "")
     if choice.get("finish_reason") and cited.has_text:
-        text += cited.finish()
+        text += await cited.finish()
         await cited.check()
         delta.update(cited.fields())
     if text or delta.get("content") is not None:

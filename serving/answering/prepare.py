@@ -9,7 +9,7 @@ from typing import Any
 from index.interface import Hit
 from local_llm.errors import InvalidInputError
 from local_llm.permissions import Caller
-from local_llm.prompts import Message, instruction_of, last_user_position, text_of, with_context
+from local_llm.prompts import REFUSAL, Message, instruction_of, last_user_position, text_of, with_context
 from serving.answering.budget import Budget
 from serving.answering.retrieval import Retrieval, retrieval_for, retrieve
 from serving.answering.rewriting import Asker, Rewritten, self_contained
@@ -74,6 +74,7 @@ class Prepared:
     last_is_cut: bool = False
     rewritten: Rewritten | None = None
     only_from_context: bool = False
+    refusal: str = REFUSAL
 
     @property
     def retrieved(self) -> bool:
@@ -144,15 +145,16 @@ async def _with_passages(
     rewritten = await _rewritten(services, question, retrieval, messages, asked)
     started = time.perf_counter()
     found = await retrieve(services, question.caller, retrieval, rewritten.text)
-    instruction = instruction_of(retrieval.prompt, only_from_context=retrieval.only_from_context)
+    settings = services.settings
+    only_from_context, refusal = retrieval.only_from_context, retrieval.refusal or settings.answering.refusal
+    instruction = instruction_of(retrieval.prompt, only_from_context=only_from_context, refusal=refusal)
 
     def render(hits: Sequence[Hit]) -> list[Message]:
-        if not hits and not retrieval.only_from_context:
+        if not hits and not only_from_context:
             return _instructed(retrieval.prompt, messages)
         return with_context(messages, hits, instruction)
 
     body = {**_theirs(question.body), **_ours(question, target)}
-    settings = services.settings
     budget = Budget(services.prompt_tokens, settings.engine.max_model_tokens, settings.answering.reserve_tokens)
     hits = await budget.fit(body, found, render) if found else []
     return Prepared(
@@ -166,7 +168,8 @@ async def _with_passages(
         found=len(found),
         last_is_cut=bool(hits) and hits[-1].text != found[len(hits) - 1].text,
         rewritten=None if rewritten.seconds is None else rewritten,
-        only_from_context=retrieval.only_from_context,
+        only_from_context=only_from_context,
+        refusal=refusal,
     )
 
 

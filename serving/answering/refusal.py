@@ -6,7 +6,6 @@ It looks as the engine's answers do, whole or as events, so that all that reads 
 from typing import Any
 
 from local_llm.identifiers import now
-from local_llm.prompts import REFUSAL
 from serving.answering.events import END
 from serving.answering.prepare import Prepared
 from serving.bodies import dump_json
@@ -24,7 +23,7 @@ class Refusal:
         return self
 
     async def read(self) -> bytes:
-        message = {"role": "assistant", "content": REFUSAL}
+        message = {"role": "assistant", "content": self._prepared.refusal}
         choices = [{"index": index, "message": message, "finish_reason": "stop"} for index in self._choices()]
         return dump_json(self._object("chat.completion", choices) | {"usage": _USAGE})
 
@@ -33,7 +32,7 @@ class Refusal:
         if self._sent:
             return b""
         self._sent = True
-        delta = {"role": "assistant", "content": REFUSAL}
+        delta = {"role": "assistant", "content": self._prepared.refusal}
         objects = [self._chunk([{"index": index, "delta": delta}]) for index in self._choices()]
         objects += [
             self._chunk([{"index": index, "delta": {}, "finish_reason": "stop"}]) for index in self._choices()

@@ -18,7 +18,8 @@ class Retrieval:
 
     `minimum_score` in 0..1. `reranked`: as the collection is set; False: without its re-ranker. `prompt` and
     `only_from_context` decide what is said before the passages (prompts.instruction_of); `rewrite`: whether
-    follow-up questions are made self-contained first, None: as the settings say.
+    follow-up questions are made self-contained first; `refusal`: what is said where nothing holds the answer. None:
+    as the settings say.
     """
 
     collections: tuple[str, ...]
@@ -29,6 +30,7 @@ class Retrieval:
     prompt: str | None = None
     only_from_context: bool = True
     rewrite: bool | None = None
+    refusal: str | None = None
 
 
 def retrieval_for(asked: Retrieval | None, profile: Profile | None) -> Retrieval | None:
@@ -45,6 +47,7 @@ def _words_of(profile: Profile) -> dict[str, Any]:
         "prompt": profile.prompt,
         "only_from_context": profile.answer_only_from_context,
         "rewrite": profile.rewrite,
+        "refusal": profile.refusal,
     }
 
 

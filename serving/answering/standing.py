@@ -1,5 +1,6 @@
 """Citations checked when they leave: what was replaced, deleted or closed meanwhile is cited no more."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,9 @@ from index.client import AsyncIndexClient
 from index.interface import Hit
 from local_llm.errors import LocalLLMError
 from local_llm.permissions import Caller
+
+# A look-up takes a millisecond; nobody's answer is held up by an index server that hangs.
+LONGEST_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,9 @@ class Standing:
 
     async def _current(self, collection: str, versions: list[tuple[str, int]]) -> list[tuple[str, int]]:
         try:
-            return await self.index.current(self.caller, collection, versions)
-        except LocalLLMError:
+            async with asyncio.timeout(LONGEST_SECONDS):
+                return await self.index.current(self.caller, collection, versions)
+        except (LocalLLMError, TimeoutError):
             return []
 
 

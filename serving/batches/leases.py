@@ -133,6 +133,13 @@ def is_unfinished(state: State, batch_id: str) -> bool:
         return row is not None and row.status in UNFINISHED
 
 
+def unfinished_of(state: State, project_id: str) -> list[str]:
+    """The ids of a project's batches that have not ended."""
+    with state.reading() as session:
+        query = select(BatchRow.id).where(BatchRow.project_id == project_id, BatchRow.status.in_(UNFINISHED))
+        return list(session.scalars(query))
+
+
 def _count(row: BatchRow, counts: Counts) -> None:
     row.completed, row.failed = counts.completed, counts.failed
     row.input_tokens, row.output_tokens = counts.usage.input_tokens, counts.usage.output_tokens

@@ -77,7 +77,7 @@ def _get(session: Session, batch_id: str, caller: Caller, param: str) -> BatchRo
 
 def _refuse_file(session: Session, caller: Caller, file_id: str) -> None:
     row = session.get(File, file_id)
-    if row is None or row.project_id != caller.project_id or not caller.may_see(row.allow):
+    if row is None or row.project_id != caller.project_id or not caller.may_open(row.allow, row.key_id):
         raise InvalidInputError(f"invalid input_file_id: {file_id:.80} does not exist", param="input_file_id")
     if row.purpose != BATCH:
         raise InvalidInputError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from local_llm.errors import AuthenticationError, NotFoundError
+from local_llm.fileio import bytes_below
 from local_llm.permissions import Caller, local_admin
 from local_llm.state import BatchRow
 from serving.admission import BATCH_SHARE
@@ -43,6 +44,14 @@ CANCELLED = Ending("cancelled", InputProblem("batch_cancelled", "the batch was c
 EXPIRED = Ending(
     "expired", InputProblem("batch_expired", "this could not be answered before the completion window was over")
 )
+FULL = Ending(
+    "failed",
+    InputProblem(
+        "quota_exceeded",
+        "the project's files and the answers so far take all that they may; delete files that are no longer needed "
+        "or have the quota raised (server.project_quota_bytes, or the project's own), and send the rest again",
+    ),
+)
 NO_FILE = Ending("failed", InputProblem("input_file_deleted", "the input file was deleted", param="input_file_id"))
 
 
@@ -61,7 +70,7 @@ class BatchRun:
         self._at_once = max(1, int(services.settings.server.max_running_requests * BATCH_SHARE))
 
     async def run(self) -> None:
-        state, ending = self._services.state, self._ending(self._row)
+        state, ending = self._services.state, await asyncio.to_thread(self._ending, self._row)
         if ending is None and self._row.in_progress_at is None:
             problems = await self._renewing(asyncio.to_thread(self._check))
             if problems:
@@ -107,7 +116,7 @@ class BatchRun:
                 if done:
                     return asking.result()
                 row = await self._renew()
-                ending = self._ending(row)
+                ending = await asyncio.to_thread(self._ending, row)
                 if ending is not None:
                     return ending
         finally:
@@ -151,8 +160,8 @@ class BatchRun:
 
     def _caller(self) -> Caller:
         """As whom it is asked, with what that key may do now. Raises: AuthenticationError."""
-        key_id = self._row.key_id
-        return local_admin(self._row.project_id) if key_id is None else self._services.keys.holder(key_id)
+        keys, row = self._services.keys, self._row
+        return keys.local_owner(row.project_id) if row.key_id is None else keys.holder(row.key_id)
 
     def _input_path(self) -> Path:
         """Raises: NotFoundError."""
@@ -165,7 +174,16 @@ class BatchRun:
             return CANCELLED
         if not self._services.files.exists(row.input_file_id):
             return NO_FILE
-        return EXPIRED if row.expires_at <= time.time() else None
+        if row.expires_at <= time.time():
+            return EXPIRED
+        return None if self._has_room() else FULL
+
+    def _has_room(self) -> bool:
+        """Whether all answers that the project's batches have by now fit beside its files. What is being answered
+        meanwhile may go a little beyond."""
+        ids = leases.unfinished_of(self._services.state, self._row.project_id)
+        written = sum(bytes_below(self._services.settings.place.batches / batch_id) for batch_id in ids)
+        return written < self._services.files.room(self._row.project_id)
 
     # Ending
 
@@ -179,7 +197,7 @@ class BatchRun:
         speaks = source.exists() and leases.load(services.state, self._lease).in_progress_at is not None
         reason = ending.reason if ending else None
         published = publish(services.files, row, lines, reason, source if speaks else None, self._allow())
-        if ending is EXPIRED and not published.unasked:
+        if speaks and ending in (EXPIRED, FULL) and not published.unasked:
             ending = None  # all was answered; only telling so came late
         counts = Counts(lines.answered.completed, lines.answered.failed + published.unasked, lines.answered.usage)
         try:

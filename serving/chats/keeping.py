@@ -5,17 +5,20 @@ A kept chat is durable within a second of its last byte. A kill in that second l
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from local_llm.errors import InvalidInputError
 from local_llm.identifiers import new_id, now
+from local_llm.permissions import Caller
 from local_llm.state import ChatRow, State
 from serving.answering.events import TokenUsage
 from serving.chats.assembling import streamed_answer, whole_answer
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 # Larger ones hold images; nobody trains on them, and the state database stays small.
 LARGEST_CHAT_CHARACTERS = 1 << 20
+# So long a project that was full is taken to be still so.
+FULL_SECONDS = 60.0
 # What may wait for a slow disk. Beyond, chats are answered and not kept.
 MOST_WAITING_CHARACTERS = 64 << 20
 
@@ -47,8 +52,10 @@ class _Chat:
 class ChatKeeper:
     """wants() and add() never wait; write() is called once a second by the thread of rows that may trail."""
 
-    def __init__(self, state: State):
+    def __init__(self, state: State, project_chat_bytes: int):
         self._state = state
+        self._project_chat_bytes = project_chat_bytes
+        self._full: dict[str, float] = {}  # when a project was seen to be
         self._waiting: deque[_Chat] = deque()
         self._size = 0
         self._writing = threading.Lock()
@@ -64,6 +71,11 @@ class ChatKeeper:
             return False
         _refuse_metadata(question.body.get("metadata"))
         return True
+
+    def has_room(self, caller: Caller) -> bool:
+        """Whether the project may keep more, as far as was last seen."""
+        seen = self._full.get(caller.project_id)
+        return seen is None or time.monotonic() - seen > FULL_SECONDS
 
     def add(self, answer: "Answer", sent: Sequence[bytes]) -> None:
         """Takes a chat whose answer is all there."""
@@ -93,7 +105,27 @@ class ChatKeeper:
     def _insert(self, rows: list[ChatRow]) -> None:
         with self._state.session() as session:
             there = set(session.scalars(select(ChatRow.id).where(ChatRow.id.in_([row.id for row in rows]))))
-            session.add_all(row for row in rows if row.id not in there)
+            new = [row for row in rows if row.id not in there]
+            for project_id in {row.project_id for row in new}:
+                session.add_all(self._fitting(session, project_id, new))
+
+    def _fitting(self, session: Session, project_id: str, rows: list[ChatRow]) -> list[ChatRow]:
+        """Those of a project for which there is room."""
+        taken = session.scalar(select(func.sum(ChatRow.size)).where(ChatRow.project_id == project_id)) or 0
+        mine, kept = [row for row in rows if row.project_id == project_id], list[ChatRow]()
+        for row in mine:
+            if taken + row.size <= self._project_chat_bytes:
+                taken += row.size
+                kept.append(row)
+        if len(kept) < len(mine):
+            self._full[project_id] = time.monotonic()
+            log.warning(
+                "%d chats of %s are not kept: its chats take %d of server.project_chat_bytes = %d",
+                len(mine) - len(kept), project_id, taken, self._project_chat_bytes,
+            )  # fmt: skip
+        else:
+            self._full.pop(project_id, None)
+        return kept
 
 
 def _row_of(chat: _Chat) -> ChatRow | None:
@@ -114,6 +146,7 @@ def _row_of(chat: _Chat) -> ChatRow | None:
             labels=question.body.get("metadata") or {},
             request={key: value for key, value in question.body.items() if key not in ("metadata", "store")},
             answer=answer,
+            size=chat.size + (0 if seen == question.body["messages"] else _size_of(seen)),
             prompt=None if seen == question.body["messages"] else {"messages": seen},
         )
     except Exception as error:  # one odd chat holds up no other

@@ -1,4 +1,4 @@
-"""Kept chats as those see them who may: the key that asked, and admins of its project."""
+"""Kept chats as those see them who may: the key that asked, and admins of all of its project."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -68,6 +68,7 @@ def rate_chat(state: State, chat_id: str, caller: Caller, review: Review) -> Cha
     """The last review holds. Raises: NotFoundError."""
     with state.session() as session:
         row = _get(session, chat_id, caller)
+        row.size += len(review.correction or "") - len(row.correction or "")
         row.rating, row.correction, row.reviewer_note = review.rating, review.correction, review.note
         row.rated_by, row.rated_at = caller.key_id, now()
         return row
@@ -91,7 +92,7 @@ def reviewed_chats(state: State, caller: Caller, wanted: Filter, reviewed: Revie
 
 def _visible(caller: Caller, wanted: Filter) -> Select[tuple[ChatRow]]:
     query = select(ChatRow).where(ChatRow.project_id == caller.project_id)
-    if caller.sees is not None:
+    if not caller.reads_all:
         query = query.where(ChatRow.key_id == caller.key_id)
     if wanted.model is not None:
         query = query.where(
@@ -105,11 +106,7 @@ def _visible(caller: Caller, wanted: Filter) -> Select[tuple[ChatRow]]:
 
 def _get(session: Session, chat_id: str, caller: Caller, param: str = "completion_id") -> ChatRow:
     row = session.scalars(select(ChatRow).where(ChatRow.id == chat_id)).first()
-    if (
-        row is None
-        or row.project_id != caller.project_id
-        or (caller.sees is not None and row.key_id != caller.key_id)
-    ):
+    if row is None or row.project_id != caller.project_id or (not caller.reads_all and row.key_id != caller.key_id):
         raise NotFoundError(
             f"Chat completion {chat_id:.80} not found.",
             hint="chats are kept that were asked with store=true, where the project keeps chats",

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from local_llm.errors import NotFoundError
 from local_llm.keys import NewKey, limits_of
+from local_llm.projects import values_of
 from local_llm.state import AuditEntry, Key, Project
 
 Json = dict[str, Any]
@@ -47,10 +48,7 @@ def project_as_json(row: Project) -> Json:
         "archived_at": row.archived_at,
         "status": "active" if row.archived_at is None else "archived",
         "external_key_id": None,
-        "log_content": row.log_content,
-        "store_chats": row.store_chats,
-        "file_quota_bytes": row.file_quota_bytes,
-        "collection_quota_bytes": row.collection_quota_bytes,
+        **values_of(row),
     }
 
 

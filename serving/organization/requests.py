@@ -10,6 +10,7 @@ from local_llm.audit import AuditQuery
 from local_llm.errors import ForbiddenError, InvalidInputError
 from local_llm.keys import Scopes
 from local_llm.permissions import Caller, Limits, Role
+from local_llm.projects import VALUES
 from local_llm.state import Key
 from serving.services import caller_of
 from serving.vector_stores.requests import Body
@@ -44,18 +45,13 @@ class ProjectBody(Body):
     geography: None = None
     log_content: bool = False
     store_chats: bool = False
+    store_responses: bool = True
     file_quota_bytes: Count | None = None
     collection_quota_bytes: Count | None = None
 
     def values(self) -> dict[str, Any]:
         """What was given of what is ours."""
-        ours = self.model_fields_set & {
-            "log_content",
-            "store_chats",
-            "file_quota_bytes",
-            "collection_quota_bytes",
-        }
-        return {name: getattr(self, name) for name in ours}
+        return {name: getattr(self, name) for name in VALUES if name in self.model_fields_set}
 
 
 class CreateProject(ProjectBody):

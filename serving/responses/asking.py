@@ -78,7 +78,7 @@ async def ask(
     prepared, items, conversation = await prepared_for(services, caller, asked, server_url, priority, record)
     if record is not None:
         record.model, record.strategy = prepared.target.model, prepared.strategy
-    stored = asked.store is not False and await asyncio.to_thread(services.responses.keeps, caller)
+    stored = asked.store is not False and caller.keeps.store_responses
     return Asking(asked, caller, items, conversation, prepared, stored)
 
 

@@ -1,4 +1,4 @@
-"""Responses that are kept: for whoever made them, and for the admins of the project. Anybody else gets 404.
+"""Responses that are kept: for whoever made them, and for the admins of all of the project. Anybody else gets 404.
 
 They may hold what not everybody in the project may read, and stay as they were said when permissions change later.
 """
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.identifiers import now
 from local_llm.permissions import Caller
-from local_llm.state import Project, ResponseRow, State
+from local_llm.state import ResponseRow, State
 
 DAY_SECONDS = 24 * 3600
 # A conversation is read back turn by turn, and no model reads one of so many.
@@ -42,11 +42,6 @@ class ResponseStore:
         self._state = state
         self._days = days
         self._swept = -float(DAY_SECONDS)
-
-    def keeps(self, caller: Caller) -> bool:
-        """Whether the caller's project has its responses kept."""
-        with self._state.reading() as session:
-            return session.get_one(Project, caller.project_id).store_responses
 
     def keep(self, caller: Caller, response: Json, items: list[Json], conversation: Conversation) -> None:
         """Durable when this returns. The responses that it goes on from are kept as long as it is."""
@@ -117,8 +112,7 @@ class ResponseStore:
         return row if row is not None and self._may_see(caller, row) else None
 
     def _may_see(self, caller: Caller, row: ResponseRow) -> bool:
-        is_admin = caller.sees is None
-        mine = is_admin or row.key_id == caller.key_id
+        mine = caller.reads_all or row.key_id == caller.key_id
         return mine and row.project_id == caller.project_id and row.used_at >= self._oldest()
 
     def _oldest(self) -> int:

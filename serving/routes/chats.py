@@ -107,7 +107,9 @@ async def update(request: Request, completion_id: str) -> dict[str, Any]:
         _write(services)
         return as_json(set_metadata(services.state, completion_id, caller, asked.metadata or {}))
 
-    return await run_in_threadpool(change)
+    changed = await run_in_threadpool(change)
+    note(request, caller, "chat.updated", completion_id)
+    return changed
 
 
 @router.delete(f"{CHATS}/{{completion_id}}")

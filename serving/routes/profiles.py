@@ -25,6 +25,7 @@ class ProfileBody(BaseModel):
     k: int = DEFAULT_K
     answer_only_from_context: bool = True
     rewrite: bool | None = None
+    refusal: str | None = None
 
 
 @router.get("/v1/profiles")

@@ -11,7 +11,7 @@ from serving.responses import listing
 from serving.responses.asking import prepared_for
 from serving.responses.reply import Reply
 from serving.responses.requests import CountTokens, CreateResponse, read_request
-from serving.services import Services, caller_of, services_of
+from serving.services import Services, caller_of, note, services_of
 
 router = APIRouter()
 
@@ -52,6 +52,7 @@ def retrieve_response(request: Request, response_id: str, stream: bool = False) 
 async def delete_response(request: Request, response_id: str) -> Json:
     services, caller = services_of(request), caller_of(request)
     await run_in_threadpool(services.responses.delete, caller, response_id)
+    note(request, caller, "response.deleted", response_id)
     return {"id": response_id, "object": "response", "deleted": True}
 
 

@@ -17,7 +17,7 @@ from local_llm.files import FileStore, QuotaExceededError
 from local_llm.keys import KeyStore
 from local_llm.permissions import Caller, local_admin
 from local_llm.profiles import Profile, ProfileStore
-from local_llm.projects import ProjectStore
+from local_llm.projects import FLAGS, QUOTAS, VALUES, ProjectStore
 from local_llm.settings import Settings
 from local_llm.state import MIGRATIONS, Project, Row, State
 from local_llm.usage import Usage
@@ -50,6 +50,17 @@ def test_projects_are_found_by_id_and_name(projects: ProjectStore) -> None:
         7,
     )
     assert projects.update("help desk", file_quota_bytes=None).file_quota_bytes is None
+
+
+def test_commands_set_and_show_all_that_can_be_set(run) -> None:
+    made = json.loads(run("projects", "create", "support", "--no-store-responses", "--json").stdout)
+    assert made["store_responses"] is False
+    options = ("--log-content", "--store-chats", "--store-responses", "--file-quota-bytes", "7")
+    update = run("projects", "update", "support", *options, "--collection-quota-bytes", "8", "--json")
+    changed = json.loads(update.stdout)
+    assert {name: changed[name] for name in VALUES} == dict.fromkeys(FLAGS, True) | {QUOTAS[0]: 7, QUOTAS[1]: 8}
+    for flag in FLAGS:
+        assert flag in run("projects", "list").stdout
 
 
 def test_what_a_project_cannot_be(projects: ProjectStore, admin: Caller) -> None:

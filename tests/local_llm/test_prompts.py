@@ -16,6 +16,8 @@ from local_llm.prompts import (
     with_context,
 )
 
+DUTCH = "Dat weet ik niet."
+
 
 @dataclass
 class Passage:
@@ -64,6 +66,7 @@ def test_a_chat_without_a_question_is_an_error() -> None:
 def test_a_profile_of_its_own_words_is_held_to_the_context_unless_it_says_otherwise() -> None:
     assert instruction_of("Be kind.", only_from_context=True) == f"Be kind.\n{INSTRUCTION}"
     assert instruction_of(None, only_from_context=True) == INSTRUCTION
+    assert instruction_of(None, only_from_context=True, refusal=DUTCH) == INSTRUCTION.replace(REFUSAL, DUTCH)
     assert instruction_of("Be kind.", only_from_context=False) == "Be kind."
     assert instruction_of(None, only_from_context=False) == OPEN_INSTRUCTION
 
@@ -98,9 +101,17 @@ def test_a_title_stays_in_its_line() -> None:
 @pytest.mark.parametrize("answer", [REFUSAL, "I don't know.", " I don\u2019t know that.", '"I do not know."'])
 def test_refusals_are_known(answer: str) -> None:
     assert is_refusal(answer)
+    assert is_refusal(answer, DUTCH)
+
+
+@pytest.mark.parametrize("answer", [DUTCH, "dat weet ik niet", '"Dat weet ik niet", staat er niet in.'])
+def test_a_refusal_in_other_words_is_recognised(answer: str) -> None:
+    assert is_refusal(answer, DUTCH)
+    assert not is_refusal(answer)
 
 
 def test_an_answer_is_no_refusal() -> None:
+    assert not is_refusal("Dat weet ik nietig.", DUTCH)
     assert not is_refusal("They said: I do not know.")
     assert not is_refusal("")
 

@@ -106,11 +106,12 @@ def test_an_archived_projects_keys_are_refused_at_once(state: State, access: Acc
 
 def test_what_a_project_keeps_comes_with_its_callers(state: State, access: Access, keys: KeyStore, admin) -> None:
     projects = ProjectStore(state)
-    assert access.caller(None, host=HOST).keeps == Keeps()
+    assert access.caller(None, host=HOST).keeps == Keeps(store_responses=True)
     projects.update("local", log_content=True)
-    assert access.caller(None, host=HOST).keeps == Keeps(log_content=True)
+    assert access.caller(None, host=HOST).keeps == Keeps(log_content=True, store_responses=True)
+    assert keys.local_owner(admin.project_id).keeps == Keeps(log_content=True, store_responses=True)
     header = bearer(keys.create(admin.project_id, "ana").secret)
-    projects.update("local", store_chats=True)
+    projects.update("local", store_chats=True, store_responses=False)
     assert access.caller(header).keeps == Keeps(log_content=True, store_chats=True)
 
 

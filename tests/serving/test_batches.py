@@ -93,6 +93,39 @@ def test_every_line_is_answered_in_the_order_of_the_input(client: openai.OpenAI,
     assert (file.purpose, file.filename) == ("batch_output", f"{batch.id}_output.jsonl")
 
 
+def test_a_batch_whose_answers_fit_no_more_fails_and_keeps_them(tmp_path: Path) -> None:
+    """Answers were written whatever the quota, which then refused everybody else's uploads."""
+    # One at a time, so that it is seen before all are answered.
+    with running_gateway(tmp_path / "full", **{"server.max_running_requests": 2}) as world:
+        engine, projects, project_id = TellingEngine(), ProjectStore(world.state), world.state.local_project_id()
+        engine.pause_seconds = 0.3
+        with running(engine, world.settings.place.socket("engine")):  # type: ignore[arg-type]
+            client, lines = world.client(), [line(f"r{n}", f"question {n}") for n in range(40)]
+            file_id = upload(client, lines)
+            projects.update(project_id, file_quota_bytes=client.files.retrieve(file_id).bytes + 600)
+            asked = {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h"}
+            batch = wait(client, client.batches.create(**asked))  # type: ignore[arg-type]
+            assert batch.status == "failed"
+            assert batch.errors is not None
+            assert batch.errors.data is not None
+            assert batch.errors.data[0].code == "quota_exceeded"
+            assert "server.project_quota_bytes" in (batch.errors.data[0].message or "")
+            answered, rest = read(client, batch.output_file_id), read(client, batch.error_file_id)
+            assert 1 < len(answered) < 40
+            assert [one["custom_id"] for one in answered + rest] == [f"r{n}" for n in range(40)]
+            assert {one["error"]["code"] for one in rest} == {"quota_exceeded"}
+
+            before = len(engine.asked)
+            again = wait(client, client.batches.create(**asked))  # type: ignore[arg-type]
+            assert again.status == "failed"
+            assert again.errors is not None
+            assert again.errors.data is not None
+            assert again.errors.data[0].code == "quota_exceeded"
+            assert (len(engine.asked), again.output_file_id) == (before, None)
+            projects.update(project_id, file_quota_bytes=None)
+            assert wait(client, create(client, lines[:2])).status == "completed"
+
+
 def test_completions_have_their_own_endpoint(client: openai.OpenAI, engine: TellingEngine) -> None:
     url = "/v1/completions"
     batch = wait(client, create(client, [line("a", "", url, body={"model": "base", "prompt": "Once"})], url))

@@ -8,7 +8,7 @@ from typing import Any
 
 import openai
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
@@ -17,7 +17,8 @@ from local_llm.keys import KeyStore
 from local_llm.models import ModelStore
 from local_llm.permissions import Caller
 from local_llm.projects import ProjectStore
-from local_llm.settings import Settings, load_settings
+from local_llm.retention import Retention
+from local_llm.settings import ServerSettings, Settings, load_settings
 from local_llm.state import ChatRow, State
 from serving.answering.events import TokenUsage
 from serving.chats.assembling import streamed_answer
@@ -283,6 +284,51 @@ def test_earlier_answers_are_context_not_examples_and_tools_are_kept(
         ("user", False), ("assistant", False), ("tool", False), ("user", False), ("assistant", True),
     ]  # fmt: skip
     assert [tool["function"]["name"] for tool in example.tools] == ["look"]
+
+
+def test_a_project_keeps_no_more_chats_than_it_may_and_says_so(tmp_path: Path) -> None:
+    """Nothing bounded them: they filled the state database."""
+    with running_gateway(tmp_path / "full", **{"server.project_chat_bytes": 4000}) as world:
+        projects, keys = ProjectStore(world.state), KeyStore(world.state)
+        projects.update(world.admin.project_id, store_chats=True)
+        other = projects.create("other", store_chats=True)
+        secret = keys.create(other.id, "app").secret
+        with running(TellingEngine(), world.settings.place.socket("engine")):  # type: ignore[arg-type]
+            client, told = world.client(), []
+            for number in range(8):
+                raw = client.chat.completions.with_raw_response.create(
+                    model=BASE, messages=[said("user", f"Question {number}? {'very ' * 100}")], store=True
+                )
+                assert raw.parse().choices[0].message.content  # answered all the same
+                told.append(raw.headers.get("x-chat-not-kept"))
+                kept = client.chat.completions.list(limit=100).data
+            assert told[0] is None
+            assert told[-1] == "quota"
+            assert 1 <= len(kept) < told.index("quota")  # the first that was too many is told in the log
+            assert sum(row.size for row in rows(world.state)) <= 4000
+            assert ask(client_of(world.gateway, secret)).id  # another project has room
+            assert len(client_of(world.gateway, secret).chat.completions.list().data) == 1
+
+
+def rows(state: State) -> list[ChatRow]:
+    with state.reading() as session:
+        return list(session.scalars(select(ChatRow)))
+
+
+def test_a_chat_goes_when_its_time_is_over_and_a_rated_one_later(client: openai.OpenAI, state: State) -> None:
+    old, rated, new = (ask(client, f"Question {number}?").id for number in range(3))
+    assert len(client.chat.completions.list().data) == 3
+    rate(client, rated, "good")
+    with state.session() as session:
+        session.execute(update(ChatRow).where(ChatRow.id != new).values(created_at=5))
+    for_ever = Retention(state, ServerSettings(chat_days=0))  # type: ignore[call-arg]
+    for_ever.sweep()
+    assert (len(rows(state)), for_ever.overdue()["chats"]) == (3, 0)
+    ours = Retention(state, ServerSettings())  # type: ignore[call-arg]
+    assert ours.overdue()["chats"] == 1
+    ours.sweep()
+    assert {row.id for row in rows(state)} == {rated, new}
+    assert old not in {row.id for row in rows(state)}
 
 
 def test_context_is_exported_as_the_model_saw_it_or_left_out(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from local_llm.audit import Audit, AuditQuery
 from local_llm.keys import KeyStore
 from local_llm.permissions import Caller
+from local_llm.projects import FLAGS, VALUES
 from local_llm.state import Project, State
 from local_llm.usage import Usage
 from serving.services import Services
@@ -74,6 +75,25 @@ def test_projects_are_made_listed_changed_and_archived(box: Box) -> None:
     assert projects.archive(made.id).status == "archived"
     assert "help desk" not in [one.name for one in projects.list()]
     assert "help desk" in [one.name for one in projects.list(include_archived=True)]
+
+
+def test_whatever_is_set_of_a_project_is_shown(box: Box) -> None:
+    """`store_responses` was neither: it came when the list of flags stood in five places."""
+    made = box.post("/projects", {"name": "flags"}).json()
+    assert {name: made[name] for name in VALUES} == {
+        "log_content": False,
+        "store_chats": False,
+        "store_responses": True,
+        "file_quota_bytes": None,
+        "collection_quota_bytes": None,
+    }
+    for name in VALUES:
+        wanted = not made[name] if name in FLAGS else 7
+        assert box.post(f"/projects/{made['id']}", {name: wanted}).json()[name] == wanted
+    shown = box.owner.admin.organization.projects.retrieve(made["id"]).model_dump()
+    assert {name: shown[name] for name in VALUES} == dict.fromkeys(VALUES, 7) | {
+        name: not made[name] for name in FLAGS
+    }
 
 
 def test_a_service_accounts_key_is_told_once_and_works_in_its_project(box: Box) -> None:

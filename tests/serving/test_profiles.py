@@ -82,6 +82,9 @@ def test_all_four_strategies_are_set_with_their_options(world: World, gateway: T
         ({"answer_only_from_context": 7}, "answer_only_from_context"),
         ({"from_settings": True}, "from_settings"),
         ({"rewrite": True}, "retrieves nothing"),
+        ({"refusal": "No."}, "retrieves nothing"),
+        ({"strategy": "rag", "collection": "docs", "refusal": "No.\nNever."}, "one line"),
+        ({"strategy": "rag", "collection": "docs", "refusal": " "}, "one line"),
     ],
 )
 def test_what_cannot_be_right_is_told(gateway: TestClient, changed: dict[str, Any], told: str) -> None:

@@ -75,7 +75,9 @@ def index_server(world: World) -> Iterator[IndexService]:
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         service.start_upkeep()
-        yield service
-        server.should_exit = True
-        thread.join()
-    service.close()
+        try:
+            yield service
+        finally:  # else a test that fails here never ends
+            server.should_exit = True
+            thread.join()
+            service.close()

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from local_llm.errors import (
     InvalidInputError,
     LocalLLMError,
     ModelNotFoundError,
+    NotFoundError,
     TrainingDataError,
 )
 from local_llm.fileio import sha256_of
@@ -44,16 +46,21 @@ def queue(settings: Settings, state: State, admin: Caller, tiny_model: Model, tr
     """Stores a file, queues a job for it and claims the job."""
 
     def put(
-        file: Path = training_file, model: str = TINY, validation: Path | None = None, **values: Any
+        file: Path = training_file,
+        model: str = TINY,
+        validation: Path | None = None,
+        caller: Caller = admin,
+        **values: Any,
     ) -> tuple[Job, Lease]:
         def stored(path: Path) -> str:
             store = FileStore(settings, state)
-            return store.add(path, filename=path.name, purpose=FINE_TUNE, project_id=admin.project_id).id
+            owner = {"project_id": caller.project_id, "key_id": caller.key_id}
+            return store.add(path, filename=path.name, purpose=FINE_TUNE, **owner).id
 
         asked = {"suffix": "s", "seed": 3, "hyperparameters": ONE_EPOCH, **values}
         if validation is not None:
             asked["validation_file"] = stored(validation)
-        job = jobs.create_job(state, admin, JobRequest(model, stored(file), **asked))
+        job = jobs.create_job(state, caller, JobRequest(model, stored(file), **asked))
         return job, leases.claim(state, job.id, admin, "cli")
 
     return put
@@ -120,6 +127,22 @@ def test_a_finished_job_has_an_adapter_with_manifest_ledger_record_and_events(
     checkpoints = jobs.checkpoints_of(state, job.id)
     assert [(row.step_number, row.model_name) for row in checkpoints] == [(2, name)]
     assert len(registry.list(admin)) == 1
+
+
+def test_the_result_file_is_for_the_key_that_made_the_job(
+    settings: Settings, state: State, admin: Caller, queue
+) -> None:  # type: ignore[no-untyped-def]
+    """It was nobody's: a key held to some collections, which sees its own uploads only, did not find it."""
+    ana = Caller(admin.project_id, "member", key_id="key_ana", collections=("vs_1",))
+    ben = replace(ana, key_id="key_ben")
+    job, lease = queue(caller=ana)
+    run_job(settings, state, lease)
+    (result,) = jobs.get_job(state, job.id, ana).result_files
+    files = FileStore(settings, state)
+    assert files.get(result, ana).key_id == "key_ana"
+    assert files.get(result, admin).id == result
+    with pytest.raises(NotFoundError):
+        files.get(result, ben)
 
 
 def test_a_file_with_mistakes_fails_the_job_and_publishes_nothing(
