@@ -13,7 +13,7 @@ from local_llm.prompts import Message, instruction_of, last_user_position, text_
 from serving.answering.budget import Budget
 from serving.answering.retrieval import Retrieval, retrieval_for, retrieve
 from serving.answering.rewriting import Asker, Rewritten, self_contained
-from serving.answering.targets import Target, resolve
+from serving.answering.targets import Target
 from serving.services import Services
 from serving.telemetry.record import Record, new_request_id
 
@@ -125,7 +125,7 @@ async def _prepare(services: Services, question: Question) -> Prepared:
 
 
 async def _prepare_chat(services: Services, question: Question) -> Prepared:
-    target = resolve(services, question.caller, _model_name(question.body))
+    target = services.targets.resolve(question.caller, _model_name(question.body))
     messages = _messages(question.body)
     profile = target.profile
     if profile is not None and not profile.retrieves:
@@ -188,7 +188,7 @@ async def _rewritten(
 
 def _prepare_completion(services: Services, question: Question) -> Prepared:
     """A bare completion: no chat, so nothing is retrieved for it."""
-    target = resolve(services, question.caller, _model_name(question.body))
+    target = services.targets.resolve(question.caller, _model_name(question.body))
     if target.profile is not None and target.profile.retrieves:
         raise InvalidInputError(
             f"the profile {target.profile.name!r} retrieves, which needs a chat",

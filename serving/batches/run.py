@@ -16,7 +16,6 @@ from local_llm.errors import AuthenticationError, NotFoundError
 from local_llm.permissions import Caller, local_admin
 from local_llm.state import BatchRow
 from serving.admission import BATCH_SHARE
-from serving.answering.targets import resolve
 from serving.batches import leases
 from serving.batches.asking import Asker
 from serving.batches.journal import Answered, AnsweredLines, Journal, read_answered
@@ -93,7 +92,7 @@ class BatchRun:
         if self._row.endpoint == EMBEDDINGS:
             refuse_unknown_encoder(self._services, caller, name)
         else:
-            resolve(self._services, caller, name)
+            self._services.targets.resolve(caller, name)
 
     # Asking
 
