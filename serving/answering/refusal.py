@@ -19,10 +19,6 @@ class Refusal:
         self._prepared = prepared
         self._sent = False
 
-    @property
-    def content(self) -> "Refusal":
-        return self
-
     async def read(self) -> bytes:
         message = {"role": "assistant", "content": REFUSAL}
         choices = [{"index": index, "message": message, "finish_reason": "stop"} for index in self._choices()]
