@@ -1,10 +1,10 @@
 """The gateway's side of one engine: requests over its Unix socket or its URL, adapters made known on first use."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from local_llm.errors import LocalLLMError, UnavailableError
@@ -67,35 +67,27 @@ class EngineClient:
             return b""
         return data if response.status == 200 else b""
 
-    @asynccontextmanager
-    async def post(
+    def post(
         self,
         path: str,
         body: dict[str, Any],
         adapter: Adapter | None = None,
         headers: Mapping[str, str] = NO_HEADERS,
-    ) -> AsyncIterator[EngineResponse]:
-        """An open response: read it, or stream it. Leaving the block early cancels the generation. `headers` hand
-        on a trace.
+    ) -> "Exchange":
+        """For `async with`: an open response, to be read or streamed. Leaving the block early cancels the
+        generation. `headers` hand on a trace.
 
         `adapter` is the one that the body names: the engine is first made to know it.
 
         Raises: UnavailableError if the engine is down, EngineError on any status but 200, AdapterRefusedError,
         IntegrityError.
         """
-        response = await self._open(path, body, adapter, headers)
-        try:
-            yield response
-        except TimeoutError:
-            raise self._late() from None
-        except BrokenError:
-            raise self._lost() from None
-        finally:
-            response.close()
+        return Exchange(self, path, body, adapter, headers)
 
-    async def _open(
+    async def open(
         self, path: str, body: dict[str, Any], adapter: Adapter | None, headers: Mapping[str, str]
     ) -> EngineResponse:
+        """As `post`; the response is the caller's to close."""
         if adapter is None:
             return await self._ask(path, body, headers)
         if not self.knows_adapter(adapter.name):
@@ -122,9 +114,9 @@ class EngineClient:
             self._adapters.forget_all()
             raise self._absence(UnreachableError) from None
         except TimeoutError:
-            raise self._late() from None
+            raise self.late() from None
         except BrokenError:
-            raise self._lost() from None
+            raise self.lost() from None
         return response
 
     async def _refusal(self, response: EngineResponse) -> LocalLLMError:
@@ -163,10 +155,10 @@ class EngineClient:
     def name(self) -> str:
         return self._where.name
 
-    def _late(self) -> "LateError":
+    def late(self) -> "LateError":
         return LateError(f"{self._where.name} gave no answer in time", hint="ask again, or for less")
 
-    def _lost(self) -> UnavailableError:
+    def lost(self) -> UnavailableError:
         self._adapters.forget_all()
         return self._absence(LostError)
 
@@ -182,6 +174,36 @@ class EngineClient:
             hint="ask again in a few seconds",
             retry_after_seconds=self._where.retry_after_seconds(),
         )
+
+
+class Exchange:
+    """A request, and its response for as long as the block lasts. (Each answer takes one: a generator for a context
+    costs more.)"""
+
+    def __init__(
+        self,
+        client: EngineClient,
+        path: str,
+        body: dict[str, Any],
+        adapter: Adapter | None,
+        headers: Mapping[str, str],
+    ):
+        self._client = client
+        self._asked = (path, body, adapter, headers)
+
+    async def __aenter__(self) -> EngineResponse:
+        self._response = await self._client.open(*self._asked)
+        return self._response
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Raises: LateError, LostError instead of what befell the connection during the block."""
+        self._response.close()
+        if isinstance(error, TimeoutError):
+            raise self._client.late() from None
+        if isinstance(error, BrokenError):
+            raise self._client.lost() from None
 
 
 class UnreachableError(UnavailableError):

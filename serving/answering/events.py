@@ -12,6 +12,7 @@ END = b"\n\n"
 MAX_EVENT_BYTES = 4 * 1024**2
 
 _DATA = b"data: "
+_DECODER = json.JSONDecoder()
 # A string in JSON escapes its quotes: neither can stand in what a model wrote.
 _NO_CHOICE, _USAGE = b'"choices":[]', b'"usage":{'
 
@@ -48,7 +49,7 @@ class TokenUsage:
         at = answer.rfind(_USAGE)
         if at >= 0:
             text = answer[at + len(_USAGE) - 1 :].decode()
-            self.read(json.JSONDecoder().raw_decode(text)[0])
+            self.read(_DECODER.raw_decode(text)[0])
 
 
 async def whole_events(response: Response) -> AsyncIterator[bytes]:

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from index.interface import Hit
@@ -223,7 +224,12 @@ def _ours(question: Question, target: Target) -> Body:
 
 def cache_salt(caller: Caller) -> str:
     """Keeps the prefix cache of one project from answering faster for another, which would tell what it holds."""
-    return hashlib.sha256(caller.project_id.encode()).hexdigest()[:16]
+    return _salt_of(caller.project_id)
+
+
+@lru_cache(maxsize=10_000)
+def _salt_of(project_id: str) -> str:
+    return hashlib.sha256(project_id.encode()).hexdigest()[:16]
 
 
 def _model_name(body: Body) -> str:
