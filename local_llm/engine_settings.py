@@ -37,6 +37,7 @@ def _base_url(text: str) -> str:
     try:
         url = urlsplit(text)
         port = url.port
+        (url.hostname or "").encode("idna")
     except ValueError:
         raise ValueError(expected) from None
     extra = url.query or url.fragment or url.username or url.password or port == 0

@@ -27,7 +27,7 @@ FEWEST_LORAS, MOST_LORAS = 4, 8
 # vLLM's own default, and training's.
 SMALLEST_LORA_RANK = 16
 
-# Longer than the gateway keeps an idle connection (aiohttp: 15 s). vLLM's own 5 s would have it close some just as
+# Longer than the gateway keeps an idle connection (whereabouts.py). vLLM's own 5 s would have it close some just as
 # they are used again, which is a failed request.
 KEEP_ALIVE_SECONDS = 60
 
