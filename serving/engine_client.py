@@ -210,10 +210,24 @@ class EngineError(LocalLLMError):
         self.type = "invalid_request_error" if status < 500 else "server_error"
 
 
+class PromptTooLongError(EngineError):
+    """Clients know it by its code: they cut the conversation, or take another model."""
+
+    code = "context_length_exceeded"
+
+
+# What vLLM calls the length of a prompt that does not fit.
+_TOO_LONG = "input_tokens"
+
+
 async def _error_of(response: aiohttp.ClientResponse) -> EngineError:
     try:
         error = (await response.json(content_type=None))["error"]
-        return EngineError(response.status, error["message"], error.get("param"))
+        message, param = error["message"], error.get("param")
+        if param == _TOO_LONG:
+            sent = "prompt" if response.url.path.endswith("/v1/completions") else "messages"
+            return PromptTooLongError(response.status, message, sent)
+        return EngineError(response.status, message, param)
     except (ValueError, KeyError, TypeError):
         text = (await response.text())[:500]
         return EngineError(response.status, text or f"the engine answered {response.status}", None)
