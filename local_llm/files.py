@@ -27,7 +27,8 @@ from local_llm.state import File, Project, State
 
 FINE_TUNE = "fine-tune"
 FINE_TUNE_RESULTS = "fine-tune-results"  # written by us at the end of a job; never uploaded, not in the quota
-# Answers of batches: what was answered is never refused, but it is in the quota, and a batch ends when that is full.
+# Answers of batches: what was answered is never refused, but it is in the quota, and a batch ends when that is
+# full.
 BATCH, BATCH_OUTPUT = "batch", "batch_output"
 
 ABANDONED_AFTER_SECONDS = 24 * 3600

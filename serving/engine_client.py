@@ -109,7 +109,7 @@ class EngineClient:
                 "POST", path, dump_json(body), headers=headers, timeout_seconds=self._where.timeout_seconds
             )
             if response.status != 200:
-                raise await self._refusal(response)
+                raise await self._refusal(response, path)
         except ConnectError:
             self._adapters.forget_all()
             raise self._absence(UnreachableError) from None
@@ -119,13 +119,13 @@ class EngineClient:
             raise self.lost() from None
         return response
 
-    async def _refusal(self, response: EngineResponse) -> LocalLLMError:
+    async def _refusal(self, response: EngineResponse, path: str) -> LocalLLMError:
         """Raises: UnreachableError, BrokenError, TimeoutError."""
         try:
             self._refuse_stranger(response.status)
             if response.status >= 500 and self._where.job() is not None:
                 return self._absence(UnavailableError)  # it is on its way down
-            return await _error_of(response)
+            return await _error_of(response, path)
         finally:
             response.close()
 
@@ -227,11 +227,25 @@ class EngineError(LocalLLMError):
         self.type = "invalid_request_error" if status < 500 else "server_error"
 
 
-async def _error_of(response: EngineResponse) -> EngineError:
+class PromptTooLongError(EngineError):
+    """Clients know it by its code: they cut the conversation, or take another model."""
+
+    code = "context_length_exceeded"
+
+
+# What vLLM calls the length of a prompt that does not fit.
+_TOO_LONG = "input_tokens"
+
+
+async def _error_of(response: EngineResponse, path: str) -> EngineError:
     data = await response.read()
     try:
         error = json.loads(data)["error"]
-        return EngineError(response.status, error["message"], error.get("param"))
+        message, param = error["message"], error.get("param")
+        if param == _TOO_LONG:
+            sent = "prompt" if path.endswith("/v1/completions") else "messages"
+            return PromptTooLongError(response.status, message, sent)
+        return EngineError(response.status, message, param)
     except (ValueError, KeyError, TypeError):
         text = data.decode(errors="replace")[:500]
         return EngineError(response.status, text or f"the engine answered {response.status}", None)
