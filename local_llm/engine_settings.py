@@ -37,6 +37,7 @@ def _base_url(text: str) -> str:
     try:
         url = urlsplit(text)
         port = url.port
+        (url.hostname or "").encode("idna")
     except ValueError:
         raise ValueError(expected) from None
     extra = url.query or url.fragment or url.username or url.password or port == 0
@@ -97,8 +98,12 @@ class EngineSettings(Section):
         ),
     )
     chat_template: Path | None = Field(None, description="File with a chat template in place of the model's own.")
-    tool_parser: str | None = Field(
-        None, description="vLLM's parser of this model's tool calls, `hermes` for instance; tools need one."
+    tool_parser: str = Field(
+        "auto",
+        description=(
+            "vLLM's parser of this model's tool calls, `hermes` for instance. `auto`: by how its chat template "
+            "writes them. `none`: requests with tools are refused."
+        ),
     )
     reasoning_parser: str | None = Field(
         None, description="vLLM's parser of this model's reasoning, `qwen3` for instance."

@@ -12,10 +12,11 @@ stand in each other's way, and the first line printed says so. LiteLLM and ours 
     hold       1,000 slow streams at once: none may be dropped
     leave      500 clients killed amid their answers: what do they leave behind, and for how long
     memory     over 100,000 requests
+    retrieval  the same question with context and without: what is added beyond encoding and search
     engine     the real engine direct and through the server, 8 at once: needs --home with a base model, and is not
                done by default
 
-The first two compare all ways, in rounds that take turns; a ratio is the median of the rounds' own. The next three
+The first two compare all ways, in rounds that take turns; a ratio is the median of the rounds' own. The next four
 look at ours alone. "cpu us" is the gateway's own processor time. "rest busy" is the share of its core that engine
 and load generator took: where it is near 1, the way is faster than it looks.
 
@@ -33,7 +34,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway_bench import endurance, real_engine, report, rounds
+from gateway_bench import endurance, real_engine, report, retrieval, rounds
 from gateway_bench.load import LoadError
 from gateway_bench.ways import WAYS, made_home
 from gateway_bench.world import Cores, Way, WayUnavailableError, World
@@ -41,7 +42,7 @@ from gateway_bench.world import Cores, Way, WayUnavailableError, World
 from local_llm import offline
 from local_llm.hardware import this_hardware
 
-SYNTHETIC = ("requests", "streams", "hold", "leave", "memory")
+SYNTHETIC = ("requests", "streams", "hold", "leave", "memory", "retrieval")
 PHASES = (*SYNTHETIC, "engine")
 
 
@@ -132,6 +133,7 @@ def endured(
         "hold": lambda: endurance.hold(world, way, options.streams, options.hold_seconds),
         "leave": lambda: endurance.leave(world, way, options.clients),
         "memory": lambda: endurance.memory(world, way, options.requests),
+        "retrieval": lambda: retrieval.added(world, way),
     }
     for name, measure in parts.items():
         if name not in options.phase:
@@ -140,7 +142,7 @@ def endured(
         try:
             found[name] = measure()
             report.print_plain(name, found[name])
-        except LoadError as error:
+        except (LoadError, WayUnavailableError) as error:
             skipped[name] = str(error)
             print(f"{name} failed: {error}")
 

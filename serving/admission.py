@@ -6,8 +6,6 @@ waits for itself. Batches wait until nobody else does, and leave room for whoeve
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from local_llm.errors import RateLimitError
 from local_llm.permissions import Caller
@@ -71,21 +69,24 @@ class Admission:
     def waiting(self) -> int:
         return self._interactive.length + self._batch.length
 
-    @asynccontextmanager
-    async def enter(self, caller: Caller, priority: int = INTERACTIVE) -> AsyncIterator[None]:
-        """The block runs when it is the caller's turn.
+    def enter(self, caller: Caller, priority: int = INTERACTIVE) -> "Place":
+        """For `async with`: the block runs when it is the caller's turn.
 
         Raises: RateLimitError if too many wait already. Batches are never refused: they are ours to hold back.
         """
-        interactive = priority == INTERACTIVE
+        return Place(self, caller.key_id or "", priority == INTERACTIVE)
+
+    async def begin(self, key: str, interactive: bool) -> None:
+        """Call `end` when done. Raises: RateLimitError."""
         if not self._free_for(interactive) or self._queue(interactive).length:
-            await self._wait(caller.key_id or "", interactive)
+            await self._wait(key, interactive)
         else:
             self._begin(interactive)
-        try:
-            yield
-        finally:
-            self._end(interactive)
+
+    def end(self, interactive: bool) -> None:
+        self.running -= 1
+        self._running_batch -= not interactive
+        self._call_next()
 
     def _queue(self, interactive: bool) -> _Queue:
         return self._interactive if interactive else self._batch
@@ -98,11 +99,6 @@ class Admission:
     def _begin(self, interactive: bool) -> None:
         self.running += 1
         self._running_batch += not interactive
-
-    def _end(self, interactive: bool) -> None:
-        self.running -= 1
-        self._running_batch -= not interactive
-        self._call_next()
 
     def _call_next(self) -> None:
         for interactive in (True, False):
@@ -126,7 +122,22 @@ class Admission:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # it was called in the very moment
-                self._end(interactive)
+                self.end(interactive)
             else:
                 queue.leave(key, turn)
             raise
+
+
+class Place:
+    """Among the questions that are answered. (Each answer takes one: a generator for a context costs more.)"""
+
+    def __init__(self, admission: Admission, key: str, interactive: bool):
+        self._admission = admission
+        self._key = key
+        self._interactive = interactive
+
+    async def __aenter__(self) -> None:
+        await self._admission.begin(self._key, self._interactive)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._admission.end(self._interactive)

@@ -13,7 +13,11 @@ from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.fine_tuning import job_create_params
 from pydantic import TypeAdapter
 
+from serving.batches.requests import CreateBatch
 from serving.embeddings import CreateEmbeddings
+from serving.organization import requests as organization
+from serving.responses.requests import CountTokens, CreateResponse
+from serving.routes.chats import RateChat, UpdateChat
 from serving.routes.profiles import ProfileBody
 from serving.vector_stores import requests
 
@@ -22,6 +26,9 @@ Json = dict[str, Any]
 REFERENCE = "#/components/schemas/{model}"
 
 STORE = "/v1/vector_stores/{store_id}"
+CHAT = "/v1/chat/completions/{completion_id}"
+PROJECTS = "/v1/organization/projects"
+PROJECT = PROJECTS + "/{project_id}"
 
 # What is sent to each route that reads its body by itself.
 BODIES: dict[tuple[str, str], Any] = {
@@ -35,7 +42,20 @@ BODIES: dict[tuple[str, str], Any] = {
     ("post", f"{STORE}/search"): requests.Search,
     ("post", f"{STORE}/files"): requests.CreateFile,
     ("post", f"{STORE}/files/{{file_id}}"): requests.UpdateFile,
-    ("post", f"{STORE}/file_batches"): requests.CreateBatch,
+    ("post", f"{STORE}/file_batches"): requests.CreateFileBatch,
+    ("post", "/v1/batches"): CreateBatch,
+    ("post", "/v1/responses"): CreateResponse,
+    ("post", "/v1/responses/input_tokens"): CountTokens,
+    ("post", CHAT): UpdateChat,
+    ("post", f"{CHAT}/rating"): RateChat,
+    ("post", PROJECTS): organization.CreateProject,
+    ("post", PROJECT): organization.UpdateProject,
+    ("post", f"{PROJECT}/api_keys/{{key_id}}"): organization.UpdateKey,
+    ("post", f"{PROJECT}/api_keys/{{key_id}}/rotate"): organization.RotateKey,
+    ("post", f"{PROJECT}/service_accounts"): organization.CreateAccount,
+    ("post", f"{PROJECT}/service_accounts/{{account_id}}"): organization.UpdateAccount,
+    ("post", f"{PROJECT}/service_accounts/{{account_id}}/api_keys"): organization.CreateKey,
+    ("post", "/v1/organization/admin_api_keys"): organization.CreateAdminKey,
 }
 
 ANSWERS: dict[tuple[str, str], Any] = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from typing import Any
 
@@ -120,7 +121,7 @@ async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
 
 def parse_json_object(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_refuse_twice, parse_constant=_refuse_constant)
+        value = _DECODER.decode(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:
@@ -131,18 +132,19 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
         raise InvalidInputError(f"the body cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise InvalidInputError(f"the body is a JSON {type(value).__name__}; expected an object")
-    if _depth(value) > MAX_DEPTH:
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise InvalidInputError(f"the body is nested more than {MAX_DEPTH} deep")
-    try:
-        dump_json(value)
-    except ValueError as error:  # half a surrogate pair, or a number beyond all others
-        raise InvalidInputError(f"the body holds what JSON cannot: {error}") from None
+    if b"\\u" in data:  # half a surrogate pair can only be escaped: what is not escaped was UTF-8
+        try:
+            dump_json(value)
+        except ValueError as error:
+            raise InvalidInputError(f"the body holds what JSON cannot: {error}") from None
     return value
 
 
 def dump_json(value: Any) -> bytes:
     """Raises: ValueError for what is no JSON."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -156,6 +158,18 @@ def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise InvalidInputError(f"the body holds {name}, which is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise InvalidInputError(f"the body holds what JSON cannot: the number {text[:40]} is beyond all others")
+    return number
+
+
+# Made once: json.loads and json.dumps make new ones at each call that asks for anything but their defaults.
+_DECODER = json.JSONDecoder(object_pairs_hook=_refuse_twice, parse_constant=_refuse_constant, parse_float=_finite)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _depth(value: Any) -> int:

@@ -11,6 +11,7 @@ from local_llm.hardware import available_memory_gib, gpu_memory_gib, gpu_name
 from local_llm.models import Model
 from local_llm.settings import Settings
 from serving.engine_arguments import Option, merged, refuse_ours
+from serving.tool_parsers import tool_parser_of
 
 # vLLM's own server by its module: the distribution of the CPU build is not named `vllm`, and the `vllm`
 # command asks for the version of a distribution of that name.
@@ -27,7 +28,7 @@ FEWEST_LORAS, MOST_LORAS = 4, 8
 # vLLM's own default.
 SMALLEST_LORA_RANK = 16
 
-# Longer than the gateway keeps an idle connection (aiohttp: 15 s). vLLM's own 5 s would have it close some just as
+# Longer than the gateway keeps an idle connection (whereabouts.py). vLLM's own 5 s would have it close some just as
 # they are used again, which is a failed request.
 KEEP_ALIVE_SECONDS = 60
 
@@ -41,7 +42,7 @@ def command(settings: Settings, model: Model, socket: Path, published: Published
         *_identity(settings.engine, model, socket),
         *_adapters(settings, published),
         *_size(settings),
-        *_speech(settings.engine),
+        *_speech(settings.engine, model),
     ]
     return [sys.executable, "-m", MODULE, *merged(derived, settings.engine.arguments)]
 
@@ -119,13 +120,20 @@ def _size(settings: Settings) -> list[Option]:
     return options
 
 
-def _speech(engine: EngineSettings) -> list[Option]:
+def _speech(engine: EngineSettings, model: Model) -> list[Option]:
     """How chats become prompts, and answers become messages."""
     options = list[Option]()
     if engine.chat_template is not None:
         options.append(("--chat-template", str(engine.chat_template)))
-    if engine.tool_parser is not None:
-        options += [("--enable-auto-tool-choice",), ("--tool-call-parser", engine.tool_parser)]
+    if engine.tool_parser != "none":
+        derived = engine.tool_parser == "auto"
+        parser = tool_parser_of(model.path, engine.chat_template) if derived else engine.tool_parser
+        options += [
+            ("--enable-auto-tool-choice",),
+            ("--tool-call-parser", parser),
+            # Small models write a call's arguments as they like unless their schema is enforced.
+            ("--tool-strict-level", "parameter"),
+        ]
     if engine.reasoning_parser is not None:
         options.append(("--reasoning-parser", engine.reasoning_parser))
     return options

@@ -1,25 +1,23 @@
 """The gateway's side of one engine: requests over its Unix socket or its URL, adapters made known on first use."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
-
-import aiohttp
 
 from local_llm.errors import LocalLLMError, UnavailableError
 from local_llm.state import Adapter
 from serving.bodies import dump_json
+from serving.engine_connection import BrokenError, ConnectError, EngineResponse
+from serving.engine_http import NO_HEADERS, EngineHttp
 from serving.loaded_adapters import LoadedAdapters
 from serving.whereabouts import Whereabouts
 
 # A started engine answers /health at once; one that imports its libraries does not answer at all.
 HEALTH_TIMEOUT_SECONDS = 2.0
 METRICS_TIMEOUT_SECONDS = 2.0
-
-JSON = {"content-type": "application/json"}
-NO_HEADERS: Mapping[str, str] = {}
 
 Verify = Callable[[Adapter], Path]
 
@@ -40,69 +38,56 @@ class EngineClient:
     def __init__(self, where: Whereabouts, verify: Verify):
         """`verify` returns the folder of an adapter whose files are the published ones."""
         self._where = where
-        self._session = aiohttp.ClientSession(
-            connector=where.connector,
-            timeout=where.timeout,
-            headers=where.headers,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),  # what a proxy says to one client is not for the next
-        )
+        self._http = EngineHttp(where.address, where.headers)
         self._adapters = LoadedAdapters(self, verify, where.adapter_path)
 
     async def close(self) -> None:
-        await self._session.close()
+        self._http.close()
 
     async def status(self) -> EngineStatus:
         up = await self.ready()
         return EngineStatus(up) if up else EngineStatus(False, self._where.job(), self._where.retry_after_seconds())
 
     async def ready(self) -> bool:
-        timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_SECONDS)
         try:
-            async with self._send("GET", "/health", timeout=timeout) as response:
-                return response.status == 200
-        except (aiohttp.ClientError, TimeoutError):
+            response = await self._http.request("GET", "/health", timeout_seconds=HEALTH_TIMEOUT_SECONDS)
+            response.close()
+            return response.status == 200
+        except (ConnectError, BrokenError, TimeoutError):
             # Whatever comes up next is another engine, which knows no adapters.
             self._adapters.forget_all()
             return False
 
     async def metrics(self) -> bytes:
         """What the engine says of itself to Prometheus; nothing if it is not up."""
-        timeout = aiohttp.ClientTimeout(total=METRICS_TIMEOUT_SECONDS)
         try:
-            async with self._send("GET", "/metrics", timeout=timeout) as response:
-                return await response.read() if response.status == 200 else b""
-        except (aiohttp.ClientError, TimeoutError):
+            response = await self._http.request("GET", "/metrics", timeout_seconds=METRICS_TIMEOUT_SECONDS)
+            data = await response.read()
+        except (ConnectError, BrokenError, TimeoutError):
             return b""
+        return data if response.status == 200 else b""
 
-    @asynccontextmanager
-    async def post(
+    def post(
         self,
         path: str,
         body: dict[str, Any],
         adapter: Adapter | None = None,
         headers: Mapping[str, str] = NO_HEADERS,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An open response: read it, or stream it. Leaving the block early cancels the generation. `headers` hand
-        on a trace.
+    ) -> "Exchange":
+        """For `async with`: an open response, to be read or streamed. Leaving the block early cancels the
+        generation. `headers` hand on a trace.
 
         `adapter` is the one that the body names: the engine is first made to know it.
 
         Raises: UnavailableError if the engine is down, EngineError on any status but 200, AdapterRefusedError,
         IntegrityError.
         """
-        response = await self._open(path, body, adapter, headers)
-        try:
-            async with response:
-                yield response
-        except TimeoutError:
-            raise self._late() from None
-        except aiohttp.ClientError:
-            raise self._lost() from None
+        return Exchange(self, path, body, adapter, headers)
 
-    async def _open(
+    async def open(
         self, path: str, body: dict[str, Any], adapter: Adapter | None, headers: Mapping[str, str]
-    ) -> aiohttp.ClientResponse:
+    ) -> EngineResponse:
+        """As `post`; the response is the caller's to close."""
         if adapter is None:
             return await self._ask(path, body, headers)
         if not self.knows_adapter(adapter.name):
@@ -117,24 +102,32 @@ class EngineClient:
         await self._adapters.load(adapter)
         return await self._ask(path, body, headers)
 
-    async def _ask(self, path: str, body: dict[str, Any], headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def _ask(self, path: str, body: dict[str, Any], headers: Mapping[str, str]) -> EngineResponse:
         """A response of status 200; others are closed."""
         try:
-            response = await self._send("POST", path, data=dump_json(body), headers={**JSON, **headers})
-            if response.status == 200:
-                return response
-            async with response:
-                self._refuse_stranger(response.status)
-                if response.status >= 500 and self._where.job() is not None:
-                    raise self._absence(UnavailableError)  # it is on its way down
-                raise await _error_of(response)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            response = await self._http.request(
+                "POST", path, dump_json(body), headers=headers, timeout_seconds=self._where.timeout_seconds
+            )
+            if response.status != 200:
+                raise await self._refusal(response, path)
+        except ConnectError:
             self._adapters.forget_all()
             raise self._absence(UnreachableError) from None
         except TimeoutError:
-            raise self._late() from None
-        except aiohttp.ClientError:
-            raise self._lost() from None
+            raise self.late() from None
+        except BrokenError:
+            raise self.lost() from None
+        return response
+
+    async def _refusal(self, response: EngineResponse, path: str) -> LocalLLMError:
+        """Raises: UnreachableError, BrokenError, TimeoutError."""
+        try:
+            self._refuse_stranger(response.status)
+            if response.status >= 500 and self._where.job() is not None:
+                return self._absence(UnavailableError)  # it is on its way down
+            return await _error_of(response, path)
+        finally:
+            response.close()
 
     def _refuse_stranger(self, status: int) -> None:
         """What speaks of our settings, or of a proxy before the engine, is no answer to the client.
@@ -150,12 +143,6 @@ class EngineClient:
         if status in (502, 503, 504):
             raise self._absence(UnreachableError)
 
-    def _send(self, method: str, path: str, **rest: Any) -> Any:
-        """No redirects: an engine must not send us to a host that nobody configured."""
-        return self._session.request(
-            method, self._where.base_url + path, allow_redirects=False, ssl=self._where.ssl, **rest
-        )
-
     async def unload_adapter(self, name: str) -> None:
         """Has the engine forget an adapter. One that is down or never knew it has nothing to forget; one that fails
         at it keeps what nobody can name any more."""
@@ -168,10 +155,10 @@ class EngineClient:
     def name(self) -> str:
         return self._where.name
 
-    def _late(self) -> "LateError":
+    def late(self) -> "LateError":
         return LateError(f"{self._where.name} gave no answer in time", hint="ask again, or for less")
 
-    def _lost(self) -> UnavailableError:
+    def lost(self) -> UnavailableError:
         self._adapters.forget_all()
         return self._absence(LostError)
 
@@ -187,6 +174,36 @@ class EngineClient:
             hint="ask again in a few seconds",
             retry_after_seconds=self._where.retry_after_seconds(),
         )
+
+
+class Exchange:
+    """A request, and its response for as long as the block lasts. (Each answer takes one: a generator for a context
+    costs more.)"""
+
+    def __init__(
+        self,
+        client: EngineClient,
+        path: str,
+        body: dict[str, Any],
+        adapter: Adapter | None,
+        headers: Mapping[str, str],
+    ):
+        self._client = client
+        self._asked = (path, body, adapter, headers)
+
+    async def __aenter__(self) -> EngineResponse:
+        self._response = await self._client.open(*self._asked)
+        return self._response
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Raises: LateError, LostError instead of what befell the connection during the block."""
+        self._response.close()
+        if isinstance(error, TimeoutError):
+            raise self._client.late() from None
+        if isinstance(error, BrokenError):
+            raise self._client.lost() from None
 
 
 class UnreachableError(UnavailableError):
@@ -210,10 +227,25 @@ class EngineError(LocalLLMError):
         self.type = "invalid_request_error" if status < 500 else "server_error"
 
 
-async def _error_of(response: aiohttp.ClientResponse) -> EngineError:
+class PromptTooLongError(EngineError):
+    """Clients know it by its code: they cut the conversation, or take another model."""
+
+    code = "context_length_exceeded"
+
+
+# What vLLM calls the length of a prompt that does not fit.
+_TOO_LONG = "input_tokens"
+
+
+async def _error_of(response: EngineResponse, path: str) -> EngineError:
+    data = await response.read()
     try:
-        error = (await response.json(content_type=None))["error"]
-        return EngineError(response.status, error["message"], error.get("param"))
+        error = json.loads(data)["error"]
+        message, param = error["message"], error.get("param")
+        if param == _TOO_LONG:
+            sent = "prompt" if path.endswith("/v1/completions") else "messages"
+            return PromptTooLongError(response.status, message, sent)
+        return EngineError(response.status, message, param)
     except (ValueError, KeyError, TypeError):
-        text = (await response.text())[:500]
+        text = data.decode(errors="replace")[:500]
         return EngineError(response.status, text or f"the engine answered {response.status}", None)

@@ -14,15 +14,12 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from functools import partial
 from typing import Any, Protocol
 
-import aiohttp
-
 from local_llm.adapters import AdapterRegistry
 from local_llm.device import training_job
 from local_llm.errors import UnavailableError
 from local_llm.settings import Settings
 from local_llm.state import Adapter
 from serving.engine_client import (
-    NO_HEADERS,
     EngineClient,
     EngineError,
     EngineStatus,
@@ -30,6 +27,8 @@ from serving.engine_client import (
     LostError,
     UnreachableError,
 )
+from serving.engine_connection import EngineResponse
+from serving.engine_http import NO_HEADERS
 from serving.loaded_adapters import AdapterRefusedError
 from serving.remote_engines import remote_engines
 from serving.whereabouts import local, remote
@@ -49,7 +48,7 @@ class Engine(Protocol):
         body: dict[str, Any],
         adapter: Adapter | None = None,
         headers: Mapping[str, str] = NO_HEADERS,
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]: ...
+    ) -> AbstractAsyncContextManager[EngineResponse]: ...
 
     async def status(self) -> EngineStatus: ...
 
@@ -63,10 +62,7 @@ class Engine(Protocol):
 
 
 def open_engine(settings: Settings, adapters: AdapterRegistry) -> Engine:
-    """Needs a running event loop.
-
-    Raises: SettingsError.
-    """
+    """Raises: SettingsError."""
     timeout = settings.server.request_timeout_seconds
     elsewhere = remote_engines(settings)
     if not elsewhere:
@@ -95,7 +91,7 @@ class Member:
     @asynccontextmanager
     async def post(
         self, path: str, body: dict[str, Any], adapter: Adapter | None, headers: Mapping[str, str]
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[EngineResponse]:
         self.in_flight += 1
         try:
             async with self.client.post(path, body, adapter, headers) as response:
@@ -162,7 +158,7 @@ class EnginePool:
         body: dict[str, Any],
         adapter: Adapter | None = None,
         headers: Mapping[str, str] = NO_HEADERS,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[EngineResponse]:
         """As EngineClient.post, of whichever engine takes it first."""
         async with AsyncExitStack() as stack:
             yield await self._open(stack, path, body, adapter, headers)
@@ -177,7 +173,7 @@ class EnginePool:
         body: dict[str, Any],
         adapter: Adapter | None,
         headers: Mapping[str, str],
-    ) -> aiohttp.ClientResponse:
+    ) -> EngineResponse:
         tried: list[Member] = []
         failure: UnavailableError | AdapterRefusedError | None = None
         while (member := self._choose(adapter, tried)) is not None:

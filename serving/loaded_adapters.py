@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import aiohttp
-
 from local_llm.errors import ConflictError, LocalLLMError, UnavailableError
 from local_llm.state import Adapter
+from serving.engine_connection import EngineResponse
 
 LOAD_TIMEOUT_SECONDS = 120.0
 UNLOAD_TIMEOUT_SECONDS = 10.0
@@ -41,7 +40,7 @@ class Asked(Protocol):
     @property
     def name(self) -> str: ...
 
-    def post(self, path: str, body: dict[str, Any]) -> AbstractAsyncContextManager[aiohttp.ClientResponse]: ...
+    def post(self, path: str, body: dict[str, Any]) -> AbstractAsyncContextManager[EngineResponse]: ...
 
 
 class LoadedAdapters:

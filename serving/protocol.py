@@ -41,7 +41,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._connections_each = max(1, server.max_connections // server.processes)
         self._in_head = False
         self._head_bytes = 0  # of one that is not whole: the parser tells of a header when it has all of it
-        self._head_size = 0  # as the parser told it
+        self._head_size = 0  # of its headers, as the parser told them
         self._refused = False  # what still comes in is not looked at
         self._head_timer: TimerHandle | None = None
         self._stall_timer: TimerHandle | None = None
@@ -71,6 +71,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.max_header_bytes:
                 self._refuse(self._too_large())
+        elif self._head_size > self._limits.max_header_bytes:
+            self._refuse(self._too_large())
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()
 
@@ -80,23 +82,18 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head, self._head_size = True, 0
 
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        self._count(len(url))
-
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
-        self._count(len(name) + len(value) + 4)
-        if len(self.headers) > self._limits.max_headers and not self._refused:
-            self._refuse(HeadTooLargeError(f"the request has more than {self._limits.max_headers} headers"))
+        self._head_size += len(name) + len(value) + 4
 
     def on_headers_complete(self) -> None:
+        self._in_head, self._head_bytes = False, 0
+        self._refuse_large_head()
         if self._refused:
             return
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-        self._in_head, self._head_bytes = False, 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -147,9 +144,13 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _count(self, size: int) -> None:
-        self._head_size += size
-        if self._head_size > self._limits.max_header_bytes and not self._refused:
+    def _refuse_large_head(self) -> None:
+        """What the parser told of: the head when it is whole, later its trailers too."""
+        if self._refused:
+            return
+        if len(self.headers) > self._limits.max_headers:
+            self._refuse(HeadTooLargeError(f"the request has more than {self._limits.max_headers} headers"))
+        elif len(self.url) + self._head_size > self._limits.max_header_bytes:
             self._refuse(self._too_large())
 
     def _too_large(self) -> HeadTooLargeError:

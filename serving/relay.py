@@ -18,7 +18,7 @@ from serving.bodies import ClientLeftError, dump_json, parse_json_object, read_b
 from serving.error_responses import respond, unexpected
 from serving.services import Services
 from serving.telemetry.record import Headers, Record
-from serving.wanted import while_wanted
+from serving.wanted import WhileWanted
 
 PATHS = (CHAT, COMPLETION)
 
@@ -40,7 +40,7 @@ class Relay:
         out = _Out(send, services, record)
         try:
             question = await self._question(services, record, scope, receive)
-            async with while_wanted(receive):
+            with WhileWanted(receive):
                 await self._answer(services, question, out)
         except ClientLeftError:
             record.left = True

@@ -25,6 +25,7 @@ from local_llm.trailing import TrailingWriter
 from local_llm.usage import Usage
 from serving.access import Access
 from serving.admission import Admission
+from serving.answering.targets import Targets
 from serving.chats.keeping import ChatKeeper
 from serving.engine_pool import Engine, open_engine
 from serving.limits import Limits
@@ -48,6 +49,7 @@ class Services:
     profiles: ProfileStore
     declared: DeclaredProfiles
     adapters: AdapterRegistry
+    targets: Targets
     files: FileStore
     engine: Engine
     prompt_tokens: PromptTokens
@@ -115,6 +117,7 @@ def open_services(settings: Settings, number: int = 0) -> Services:
         profiles=profiles,
         declared=declared,
         adapters=adapters,
+        targets=Targets(state, base, profiles, declared, adapters, settings.aliases),
         files=files,
         engine=engine,
         prompt_tokens=PromptTokens(engine, base.name),

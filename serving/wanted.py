@@ -1,8 +1,7 @@
 """Work that ends when the client who asked for it has left."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 from starlette.types import Receive
 
@@ -12,43 +11,37 @@ from serving.bodies import ClientLeftError
 LOOK_SECONDS = 0.25
 
 
-@asynccontextmanager
-async def while_wanted(receive: Receive) -> AsyncIterator[None]:
-    """Ends the block when the client has left: nobody wants what is still being generated.
+class WhileWanted:
+    """A block in a task that ends when the client has left: nobody wants what is still being generated.
 
     Raises: ClientLeftError.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    watch = _Watch(task, receive)
-    timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, watch.begin)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if watch.left and task.uncancel() == 0:
-            raise ClientLeftError("the client has left") from None
-        raise
-    finally:
-        timer.cancel()
-        watch.end()
 
-
-class _Watch:
-    def __init__(self, task: asyncio.Task[None], receive: Receive):
-        self._task = task
+    def __init__(self, receive: Receive):
         self._receive = receive
         self._looking: asyncio.Task[None] | None = None
-        self.left = False
+        self._left = False
 
-    def begin(self) -> None:
-        self._looking = asyncio.get_running_loop().create_task(self._look())
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._timer = task.get_loop().call_later(LOOK_SECONDS, self._begin)
 
-    def end(self) -> None:
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
         if self._looking is not None:
             self._looking.cancel()
+        if isinstance(error, asyncio.CancelledError) and self._left and self._task.uncancel() == 0:
+            raise ClientLeftError("the client has left") from None
+
+    def _begin(self) -> None:
+        self._looking = self._task.get_loop().create_task(self._look())
 
     async def _look(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.left = True
+        self._left = True
         self._task.cancel()

@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
-import aiohttp
-
 from local_llm.audit import Seen
 from local_llm.errors import LocalLLMError, UnavailableError
 from serving.answering.cited import Cited, cite_delta, cite_message
@@ -19,7 +17,8 @@ from serving.answering.prepare import INTERACTIVE, Prepared
 from serving.answering.refusal import Refusal
 from serving.answering.standing import Standing
 from serving.bodies import dump_json
-from serving.engine_client import NO_HEADERS
+from serving.engine_connection import BrokenError
+from serving.engine_http import NO_HEADERS
 from serving.services import Services
 
 
@@ -43,7 +42,7 @@ class Answer:
         """JSON. Raises: UnavailableError."""
         try:
             data = await self._response.read()
-        except (aiohttp.ClientError, TimeoutError):
+        except (BrokenError, TimeoutError):
             raise ended_early() from None
         self._answered.read_from(data)
         return await self._cited(data) if self.prepared.retrieved else data
@@ -59,7 +58,7 @@ class Answer:
                     left = without_usage(events, self._answered, told=self.prepared.tells_usage)
                     if left:
                         yield left
-        except (aiohttp.ClientError, TimeoutError):
+        except (BrokenError, TimeoutError):
             error: LocalLLMError = ended_early()
             yield b"data: " + dump_json(error.envelope()) + END
 
@@ -70,7 +69,7 @@ class Answer:
                 chunk = chunk_of(event)
                 if chunk is not None:
                     yield chunk
-        except (aiohttp.ClientError, TimeoutError):
+        except (BrokenError, TimeoutError):
             raise ended_early() from None
 
     async def _cited(self, data: bytes) -> bytes:
@@ -101,7 +100,7 @@ class Answer:
                     yield event + END
 
     async def _events(self) -> AsyncIterator[bytes]:
-        events = whole_events(self._response.content)
+        events = whole_events(self._response)
         async for first in events:
             self.first_seconds = time.perf_counter() - self.prepared.question.asked_at
             yield first

@@ -5,29 +5,23 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import aiohttp
+from serving.engine_connection import BrokenError
 
 END = b"\n\n"
 # One event holds one token, or a few; one longer than this is none of vLLM's.
 MAX_EVENT_BYTES = 4 * 1024**2
 
 _DATA = b"data: "
+_DECODER = json.JSONDecoder()
 # A string in JSON escapes its quotes: neither can stand in what a model wrote.
 _NO_CHOICE, _USAGE = b'"choices":[]', b'"usage":{'
 
 
-class Blocks(Protocol):
-    """A body as it comes in; nothing once it has ended."""
-
-    async def readany(self) -> bytes: ...
-
-
 class Response(Protocol):
-    """What an answer needs of the engine's response."""
+    """What an answer needs of the engine's: all of it, or what has come (nothing once it has ended)."""
 
-    @property
-    def content(self) -> Blocks: ...
     async def read(self) -> bytes: ...
+    async def readany(self) -> bytes: ...
 
 
 @dataclass
@@ -55,16 +49,16 @@ class TokenUsage:
         at = answer.rfind(_USAGE)
         if at >= 0:
             text = answer[at + len(_USAGE) - 1 :].decode()
-            self.read(json.JSONDecoder().raw_decode(text)[0])
+            self.read(_DECODER.raw_decode(text)[0])
 
 
-async def whole_events(content: Blocks) -> AsyncIterator[bytes]:
+async def whole_events(response: Response) -> AsyncIterator[bytes]:
     """One or more whole events at a time, as soon as they are there, with the blank lines behind them.
 
-    Raises: aiohttp.ClientPayloadError for one without an end.
+    Raises: BrokenError for one without an end.
     """
     rest = b""
-    while block := await content.readany():
+    while block := await response.readany():
         if rest:
             block = rest + block
         if block.endswith(END):
@@ -73,7 +67,7 @@ async def whole_events(content: Blocks) -> AsyncIterator[bytes]:
             cut = block.rfind(END) + len(END)
             block, rest = (block[:cut], block[cut:]) if cut >= len(END) else (b"", block)
             if len(rest) > MAX_EVENT_BYTES:
-                raise aiohttp.ClientPayloadError("an event of the engine has no end")
+                raise BrokenError("an event of the engine has no end")
         if block:
             yield block
     if rest:

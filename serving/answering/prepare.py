@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from index.interface import Hit
@@ -13,7 +14,7 @@ from local_llm.prompts import REFUSAL, Message, instruction_of, last_user_positi
 from serving.answering.budget import Budget
 from serving.answering.retrieval import Retrieval, retrieval_for, retrieve
 from serving.answering.rewriting import Asker, Rewritten, self_contained
-from serving.answering.targets import Target, resolve
+from serving.answering.targets import Target
 from serving.services import Services
 from serving.telemetry.record import Record, new_request_id
 
@@ -128,7 +129,7 @@ async def _prepare(services: Services, question: Question) -> Prepared:
 
 
 async def _prepare_chat(services: Services, question: Question) -> Prepared:
-    target = resolve(services, question.caller, _model_name(question.body))
+    target = services.targets.resolve(question.caller, _model_name(question.body))
     messages = _messages(question.body)
     profile = target.profile
     if profile is not None and not profile.retrieves:
@@ -197,7 +198,7 @@ async def _rewritten(
 
 def _prepare_completion(services: Services, question: Question) -> Prepared:
     """A bare completion: no chat, so nothing is retrieved for it."""
-    target = resolve(services, question.caller, _model_name(question.body))
+    target = services.targets.resolve(question.caller, _model_name(question.body))
     if target.profile is not None and target.profile.retrieves:
         raise InvalidInputError(
             f"the profile {target.profile.name!r} retrieves, which needs a chat",
@@ -232,7 +233,12 @@ def _ours(question: Question, target: Target) -> Body:
 
 def cache_salt(caller: Caller) -> str:
     """Keeps the prefix cache of one project from answering faster for another, which would tell what it holds."""
-    return hashlib.sha256(caller.project_id.encode()).hexdigest()[:16]
+    return _salt_of(caller.project_id)
+
+
+@lru_cache(maxsize=10_000)
+def _salt_of(project_id: str) -> str:
+    return hashlib.sha256(project_id.encode()).hexdigest()[:16]
 
 
 def _model_name(body: Body) -> str:

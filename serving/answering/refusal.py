@@ -18,10 +18,6 @@ class Refusal:
         self._prepared = prepared
         self._sent = False
 
-    @property
-    def content(self) -> "Refusal":
-        return self
-
     async def read(self) -> bytes:
         message = {"role": "assistant", "content": self._prepared.refusal}
         choices = [{"index": index, "message": message, "finish_reason": "stop"} for index in self._choices()]

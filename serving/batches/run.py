@@ -17,7 +17,6 @@ from local_llm.fileio import bytes_below
 from local_llm.permissions import Caller, local_admin
 from local_llm.state import BatchRow
 from serving.admission import BATCH_SHARE
-from serving.answering.targets import resolve
 from serving.batches import leases
 from serving.batches.asking import Asker
 from serving.batches.journal import Answered, AnsweredLines, Journal, read_answered
@@ -102,7 +101,7 @@ class BatchRun:
         if self._row.endpoint == EMBEDDINGS:
             refuse_unknown_encoder(self._services, caller, name)
         else:
-            resolve(self._services, caller, name)
+            self._services.targets.resolve(caller, name)
 
     # Asking
 

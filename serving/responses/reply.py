@@ -13,7 +13,7 @@ from serving.responses.asking import ask, stream, whole
 from serving.responses.requests import CreateResponse
 from serving.services import Services
 from serving.telemetry.record import Record, record_of
-from serving.wanted import while_wanted
+from serving.wanted import WhileWanted
 
 
 class Reply(Response):
@@ -32,7 +32,7 @@ class Reply(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = record_of(scope)
         try:
-            async with while_wanted(receive):
+            with WhileWanted(receive):
                 await (self._stream(send, record) if self._asked.stream else self._whole(send, record))
         except ClientLeftError:
             pass

@@ -45,6 +45,8 @@ class FileSearchTool(Body):
             filters=self.filters,
             minimum_score=options.score_threshold,
             reranked=options.ranker != "none",
+            # As the hosted tool: a model may answer without what it searched. Profiles say where it must not.
+            only_from_context=False,
         )
 
 

@@ -174,7 +174,7 @@ async def file_content(request: Request, store_id: StoreId, file_id: str) -> Jso
 @router.post("/v1/vector_stores/{store_id}/file_batches")
 async def create_batch(request: Request, response: Response, store_id: StoreId) -> Json:
     services, caller = services_of(request), caller_of(request)
-    asked = requests.read(requests.CreateBatch, await _body(request, services))
+    asked = requests.read(requests.CreateFileBatch, await _body(request, services))
     response.headers["openai-poll-after-ms"] = POLL_MILLISECONDS
     with named(store_id):
         batch = await services.index.files.attach_batch(caller, store_id, asked.attachments())

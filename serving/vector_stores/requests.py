@@ -134,7 +134,7 @@ class UpdateFile(Body):
         return self
 
 
-class CreateBatch(Body):
+class CreateFileBatch(Body):
     file_ids: Annotated[list[Identifier], Field(min_length=1, max_length=MOST_BATCH_FILES)] | None = None
     files: Annotated[list[CreateFile], Field(min_length=1, max_length=MOST_BATCH_FILES)] | None = None
     attributes: Attributes | None = None

@@ -104,7 +104,7 @@ def engine_at(path: Path, answer: Callable[[web.Request], Awaitable[web.StreamRe
 
     async def start() -> None:
         await runner.setup()
-        await web.UnixSite(runner, str(path)).start()
+        await web.UnixSite(runner, str(path), backlog=2048).start()
 
     loop.run_until_complete(start())
     thread = threading.Thread(target=loop.run_forever, daemon=True)

@@ -63,7 +63,7 @@ async def answer_chat(request: web.Request, body: Json, reply: Reply) -> web.Str
 
 def count(body: Json) -> int:
     """A token is a word, in messages."""
-    return len(json.dumps(body["messages"]).split())
+    return len(json.dumps(body.get("messages", [])).split())
 
 
 def _json(value: Json) -> web.Response:

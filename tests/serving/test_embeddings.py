@@ -116,7 +116,7 @@ def test_ids_of_another_tokenizer_are_told_to_send_strings(client: openai.OpenAI
 
 def test_their_tokens_are_counted_by_model(client: openai.OpenAI, world: World) -> None:
     def counted() -> float:
-        text = world.gateway.get("/metrics", headers={"authorization": f"Bearer {world.secrets['admin']}"}).text
+        text = world.gateway.get("/metrics", headers={"authorization": f"Bearer {world.secrets['owner']}"}).text
         line = f'local_llm_tokens_total{{kind="input",model="{MODEL}",process="0"}} '
         return float((text.partition(line)[2] or "0").split()[0])
 

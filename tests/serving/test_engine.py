@@ -13,6 +13,7 @@ from local_llm.errors import SettingsError
 from local_llm.models import Manifest, Model
 from local_llm.settings import load_settings
 from serving import engine
+from serving.tool_parsers import tool_parser_of
 
 MODEL = Model(Path("/m"), Manifest("m", "base", "test", "MIT", 0, {}))
 
@@ -153,7 +154,8 @@ def test_vllm_reads_the_command_line_as_it_is_meant() -> None:
     expected = {
         "model": "/m", "served_model_name": ["m"], "uds": "/s", "max_model_len": 99, "max_num_seqs": 7,
         "tensor_parallel_size": 2, "dtype": "float16", "quantization": "fp8", "chat_template": "/t.jinja",
-        "enable_auto_tool_choice": True, "tool_call_parser": "hermes", "reasoning_parser": "qwen3",
+        "enable_auto_tool_choice": True, "tool_call_parser": "hermes", "tool_strict_level": "parameter",
+        "reasoning_parser": "qwen3",
         "enable_lora": True, "max_loras": 6, "max_cpu_loras": 32, "max_lora_rank": 64, "shutdown_timeout": 10,
         "enforce_eager": True, "allowed_media_domains": ["none.invalid"], "scheduling_policy": "priority",
         "enable_prompt_tokens_details": True, "disable_uvicorn_access_log": True,
@@ -182,9 +184,39 @@ def test_what_is_not_set_is_left_to_the_engine() -> None:
     line = line_of()
     for name in (
         "--max-num-seqs", "--tensor-parallel-size", "--dtype", "--quantization", "--chat-template",
-        "--enable-auto-tool-choice", "--tool-call-parser", "--reasoning-parser", "--enable-force-include-usage",
+        "--reasoning-parser", "--enable-force-include-usage",
     ):  # fmt: skip
         assert name not in line
+
+
+@pytest.mark.parametrize(
+    ("template", "parser"),
+    [
+        ("{{ '<tool_call>' }}", "hermes"),
+        ("{{ '<tool_call><function=' + name }}", "qwen3_coder"),
+        ("{{ '[TOOL_CALLS]' }}", "mistral"),
+        ("{{ '<|python_tag|>' }}", "llama3_json"),
+        ("{{ message['content'] }}", "hermes"),  # it knows no tools: what must be called is still called
+    ],
+)
+def test_the_chat_template_tells_how_tool_calls_are_read(tmp_path: Path, template: str, parser: str) -> None:
+    for name, text in (
+        ("chat_template.jinja", template),
+        ("tokenizer_config.json", json.dumps({"chat_template": template})),
+        ("tokenizer_config.json", json.dumps({"chat_template": [{"name": "tool_use", "template": template}]})),
+    ):
+        folder = tmp_path / f"{name}-{len(text)}"
+        folder.mkdir()
+        (folder / name).write_text(text)
+        assert tool_parser_of(folder, None) == parser
+    given = tmp_path / "given.jinja"
+    given.write_text(template)
+    assert tool_parser_of(Path("/nowhere"), given) == parser
+
+
+def test_tools_can_be_switched_off() -> None:
+    assert "--enable-auto-tool-choice" in line_of()
+    assert not {"--enable-auto-tool-choice", "--tool-call-parser"} & set(line_of(tool_parser="none"))
 
 
 @pytest.mark.parametrize(

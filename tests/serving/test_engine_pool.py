@@ -90,7 +90,8 @@ def farm(tmp_path: Path) -> Iterator[Farm]:
 
 
 async def ask(pool: EnginePool, row: Adapter | None = None, **body: object) -> str:
-    async with pool.post(CHAT, {"model": row.name if row else "m", **body}, row) as response:
+    asked = {"model": row.name if row else "m", "messages": [], **body}
+    async with pool.post(CHAT, asked, row) as response:
         return str((await response.json())["choices"][0]["message"]["content"])
 
 
@@ -340,11 +341,11 @@ def test_the_key_is_sent_and_a_wrong_one_is_ours(farm: Farm, tmp_path: Path) -> 
 def test_a_stream_that_ends_early_frees_its_place(farm: Farm) -> None:
     async def story(pool: EnginePool) -> None:
         farm.engines[0].busy = False
-        async with pool.post(CHAT, {"model": "m"}) as response:
+        async with pool.post(CHAT, {"model": "m", "messages": []}) as response:
             assert sum(member.in_flight for member in pool._members) == 1
             response.close()
         with pytest.raises(KeyError):
-            async with pool.post(CHAT, {"model": "m"}):
+            async with pool.post(CHAT, {"model": "m", "messages": []}):
                 raise KeyError
         assert [member.in_flight for member in pool._members] == [0, 0, 0]
 

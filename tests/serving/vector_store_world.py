@@ -57,7 +57,7 @@ def running_gateway(folder: Path, **changed: Any) -> Iterator[World]:
     models.import_folder(write_base(folder / "model"), name=BASE)
     models.import_folder(locate(ENCODER), name=ENCODER.name, licence=ENCODER.licence)
     keys, project = KeyStore(state), state.local_project_id()
-    secrets = {"admin": keys.create(project, "admin", role="admin").secret}
+    secrets = {role: keys.create(project, role, role=role).secret for role in ("admin", "owner")}
     for name in ("ana", "bob"):
         secrets[name] = keys.create(project, name, principals=[f"user:{name}"]).secret
     with TestClient(create_app(settings), URL, raise_server_exceptions=False) as gateway:
