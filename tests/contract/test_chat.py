@@ -103,7 +103,7 @@ def test_the_engines_refusals_come_in_our_envelope(client: openai.OpenAI) -> Non
 
 def test_an_image_at_an_inner_address_is_never_fetched(client: openai.OpenAI) -> None:
     image = {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x.png"}}
-    with pytest.raises(openai.BadRequestError, match="data: URLs only"):
+    with pytest.raises(openai.BadRequestError, match="data: URL only"):
         client.chat.completions.create(model=BASE, messages=[{"role": "user", "content": [image]}])  # type: ignore[list-item,misc]
 
 

@@ -151,10 +151,11 @@ def test_a_bare_completion_has_its_shapes(client: openai.OpenAI) -> None:
 def test_what_the_engine_refuses_is_a_bad_request_of_ours(
     client: openai.OpenAI, wrong: dict[str, Any], param: str | None
 ) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        chat(client, **wrong)
-    assert caught.value.type == "invalid_request_error"
-    assert caught.value.param == param
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError) as caught:
+            chat(client, stream=stream, **wrong)
+        assert caught.value.type == "invalid_request_error"
+        assert caught.value.param == param
 
 
 def test_a_prompt_that_is_too_long_has_the_code_that_clients_look_for(client: openai.OpenAI) -> None:

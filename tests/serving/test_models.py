@@ -67,6 +67,18 @@ def test_base_finished_models_and_checkpoints_are_listed(client: openai.OpenAI, 
     assert client.models.retrieve(f"{TUNED}:ckpt-step-6").object == "model"
 
 
+def test_the_name_of_a_hosted_fine_tuned_model_can_stand_for_ours(
+    client: openai.OpenAI, publish, settings: Settings, engine: SmallEngine
+) -> None:
+    publish()
+    there = "ft:gpt-4o-mini:org:custom-support:2026-05-01"
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model=there, messages=CHAT)
+    settings.aliases[there] = TUNED  # as the settings file has it
+    client.chat.completions.create(model=there, messages=CHAT)
+    assert engine.asked[-1][1]["model"] == TUNED
+
+
 def test_a_deleted_model_is_gone_here_in_the_engine_and_on_the_disk(
     engine: SmallEngine, client: openai.OpenAI, publish, settings: Settings
 ) -> None:
