@@ -51,6 +51,8 @@ http {{
   }}
 }}
 """
+# Ours asks an engine no more at once than it is set to (256 by default) and has the rest wait: here all are held.
+PLACES = "2048"
 LITELLM_CONFIG = """\
 model_list:
   - model_name: {model}
@@ -129,7 +131,8 @@ def ours(world: World) -> Way:
     address = listener.getsockname()
     line = [sys.executable, "-m", "serving.gateway", "--fd", listener.fileno()]
     line += ["--settings", world.settings_file] if world.settings_file else []
-    environment = clean_environment(LOCAL_LLM_HOME=str(world.work / "home"))
+    places = {} if world.settings_file else {"LOCAL_LLM_SERVER__MAX_RUNNING_REQUESTS": PLACES}
+    environment = clean_environment(LOCAL_LLM_HOME=str(world.work / "home"), **places)
     child = world.start("ours", line, listener=listener, environment=environment)
     return world.ready("ours", address, child, **{"local-llm": importlib.metadata.version("local-llm")})
 

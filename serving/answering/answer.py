@@ -54,8 +54,10 @@ class Answer:
                 async for event in self._cited_events():
                     yield event
             else:
-                async for events in self._events():
-                    left = without_usage(events, self._answered, told=self.prepared.tells_usage)
+                told = self.prepared.tells_usage
+                async for events in whole_events(self._response):
+                    self._note_first()
+                    left = without_usage(events, self._answered, told=told)
                     if left:
                         yield left
         except (BrokenError, TimeoutError):
@@ -94,19 +96,16 @@ class Answer:
 
     async def _plain_events(self) -> AsyncIterator[bytes]:
         """One event at a time."""
-        async for events in self._events():
-            for event in without_usage(events, self._answered, told=self.prepared.tells_usage).split(END):
+        told = self.prepared.tells_usage
+        async for events in whole_events(self._response):
+            self._note_first()
+            for event in without_usage(events, self._answered, told=told).split(END):
                 if event:
                     yield event + END
 
-    async def _events(self) -> AsyncIterator[bytes]:
-        events = whole_events(self._response)
-        async for first in events:
+    def _note_first(self) -> None:
+        if self.first_seconds is None:
             self.first_seconds = time.perf_counter() - self.prepared.question.asked_at
-            yield first
-            break
-        async for block in events:
-            yield block
 
     def _citing(self) -> Cited:
         return Cited(self.prepared, self._standing)
