@@ -145,7 +145,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse_large_head(self) -> None:
-        """What the parser told of: the head when it is whole, later its trailers too."""
+        """A head that is whole. (Trailers behind a body count too: see data_received.)"""
         if self._refused:
             return
         if len(self.headers) > self._limits.max_headers:
