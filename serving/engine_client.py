@@ -1,5 +1,6 @@
 """The gateway's side of one engine: requests over its Unix socket or its URL, adapters made known on first use."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -218,6 +219,13 @@ class PromptTooLongError(EngineError):
 
 # What vLLM calls the length of a prompt that does not fit.
 _TOO_LONG = "input_tokens"
+# How it tells of a body that has not the right shape: one of pydantic's errors as Python writes it.
+_MISSHAPEN = re.compile(r"""'loc': '(?:body\.)?([^']*)', 'msg': (?:"([^"]*)"|'([^']*)')""")
+
+
+def _readable(message: str) -> str:
+    wrong = [f"{where}: {one or other}" for where, one, other in _MISSHAPEN.findall(message)]
+    return "; ".join(wrong) or message
 
 
 async def _error_of(response: aiohttp.ClientResponse) -> EngineError:
@@ -227,7 +235,7 @@ async def _error_of(response: aiohttp.ClientResponse) -> EngineError:
         if param == _TOO_LONG:
             sent = "prompt" if response.url.path.endswith("/v1/completions") else "messages"
             return PromptTooLongError(response.status, message, sent)
-        return EngineError(response.status, message, param)
+        return EngineError(response.status, _readable(message), param and param.removeprefix("body."))
     except (ValueError, KeyError, TypeError):
         text = (await response.text())[:500]
         return EngineError(response.status, text or f"the engine answered {response.status}", None)
