@@ -228,14 +228,18 @@ def _readable(message: str) -> str:
     return "; ".join(wrong) or message
 
 
+def error_of(status: int, error: Mapping[str, Any], path: str) -> EngineError:
+    """The engine's error as ours. `path` is what was asked. Raises: KeyError, TypeError if it is none."""
+    message, param = error["message"], error.get("param")
+    if param == _TOO_LONG:
+        sent = "prompt" if path.endswith("/v1/completions") else "messages"
+        return PromptTooLongError(status, message, sent)
+    return EngineError(status, _readable(message), param and param.removeprefix("body."))
+
+
 async def _error_of(response: aiohttp.ClientResponse) -> EngineError:
     try:
-        error = (await response.json(content_type=None))["error"]
-        message, param = error["message"], error.get("param")
-        if param == _TOO_LONG:
-            sent = "prompt" if response.url.path.endswith("/v1/completions") else "messages"
-            return PromptTooLongError(response.status, message, sent)
-        return EngineError(response.status, _readable(message), param and param.removeprefix("body."))
+        return error_of(response.status, (await response.json(content_type=None))["error"], response.url.path)
     except (ValueError, KeyError, TypeError):
         text = (await response.text())[:500]
         return EngineError(response.status, text or f"the engine answered {response.status}", None)

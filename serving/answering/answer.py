@@ -19,8 +19,11 @@ from serving.answering.prepare import INTERACTIVE, Prepared
 from serving.answering.refusal import Refusal
 from serving.answering.standing import Standing
 from serving.bodies import dump_json
-from serving.engine_client import NO_HEADERS
+from serving.engine_client import NO_HEADERS, error_of
 from serving.services import Services
+
+# How the first event begins where there is no answer.
+_REFUSED = b'data: {"error"'
 
 
 class Answer:
@@ -49,7 +52,10 @@ class Answer:
         return await self._cited(data) if self.prepared.retrieved else data
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        """Server-sent events, ready to be sent. One that ends early is told as an event."""
+        """Server-sent events, ready to be sent. One that ends early is told as an event.
+
+        Raises: EngineError before the first.
+        """
         try:
             if self.prepared.retrieved:
                 async for event in self._cited_events():
@@ -104,10 +110,20 @@ class Answer:
         events = whole_events(self._response.content)
         async for first in events:
             self.first_seconds = time.perf_counter() - self.prepared.question.asked_at
+            self._raise_if_refused(first)
             yield first
             break
         async for block in events:
             yield block
+
+    def _raise_if_refused(self, first: bytes) -> None:
+        """vLLM finds some requests wrong (a schema it cannot follow) when its stream has begun, and says so there.
+
+        Raises: EngineError.
+        """
+        if first.startswith(_REFUSED):
+            error = json.loads(first[len(b"data: ") : first.index(END)])["error"]
+            raise error_of(int(error["code"]), error, self.prepared.question.path)
 
     def _citing(self) -> Cited:
         return Cited(self.prepared, self._standing)
