@@ -1,6 +1,7 @@
 """The gateway's side of one engine: requests over its Unix socket or its URL, adapters made known on first use."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,17 +236,28 @@ class PromptTooLongError(EngineError):
 
 # What vLLM calls the length of a prompt that does not fit.
 _TOO_LONG = "input_tokens"
+# How it tells of a body that has not the right shape: one of pydantic's errors as Python writes it.
+_MISSHAPEN = re.compile(r"""'loc': '(?:body\.)?([^']*)', 'msg': (?:"([^"]*)"|'([^']*)')""")
+
+
+def _readable(message: str) -> str:
+    wrong = [f"{where}: {one or other}" for where, one, other in _MISSHAPEN.findall(message)]
+    return "; ".join(wrong) or message
+
+
+def error_of(status: int, error: Mapping[str, Any], path: str) -> EngineError:
+    """The engine's error as ours. `path` is what was asked. Raises: KeyError, TypeError if it is none."""
+    message, param = error["message"], error.get("param")
+    if param == _TOO_LONG:
+        sent = "prompt" if path.endswith("/v1/completions") else "messages"
+        return PromptTooLongError(status, message, sent)
+    return EngineError(status, _readable(message), param and param.removeprefix("body."))
 
 
 async def _error_of(response: EngineResponse, path: str) -> EngineError:
     data = await response.read()
     try:
-        error = json.loads(data)["error"]
-        message, param = error["message"], error.get("param")
-        if param == _TOO_LONG:
-            sent = "prompt" if path.endswith("/v1/completions") else "messages"
-            return PromptTooLongError(response.status, message, sent)
-        return EngineError(response.status, message, param)
+        return error_of(response.status, json.loads(data)["error"], path)
     except (ValueError, KeyError, TypeError):
         text = data.decode(errors="replace")[:500]
         return EngineError(response.status, text or f"the engine answered {response.status}", None)

@@ -110,18 +110,24 @@ class _Out:
         await self._send({"type": "http.response.body", "body": data})
 
     async def stream(self, answer: Answer) -> None:
-        await self._begin(200, [(b"content-type", EVENT_STREAM), *headers_of(answer.prepared)])
-        self._streaming = True
         sent: list[bytes] = []
         async for block in answer.blocks():
+            if not self._streaming:  # until the engine has begun, it may refuse: that is a status of its own
+                await self._begin_stream(answer)
             await self._send({"type": "http.response.body", "body": block, "more_body": True})
             if self.keep is not None:
                 sent.append(block)
+        if not self._streaming:
+            await self._begin_stream(answer)
         if self.keep is not None:
             self.keep(answer, sent)
         self.record.first_token_seconds = answer.first_seconds
         self._streaming = False
         await self._send({"type": "http.response.body", "body": b""})
+
+    async def _begin_stream(self, answer: Answer) -> None:
+        await self._begin(200, [(b"content-type", EVENT_STREAM), *headers_of(answer.prepared)])
+        self._streaming = True
 
     async def fail(self, response: JSONResponse) -> None:
         if not self.record.status:

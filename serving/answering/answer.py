@@ -17,9 +17,13 @@ from serving.answering.prepare import INTERACTIVE, Prepared
 from serving.answering.refusal import Refusal
 from serving.answering.standing import Standing
 from serving.bodies import dump_json
+from serving.engine_client import error_of
 from serving.engine_connection import BrokenError
 from serving.engine_http import NO_HEADERS
 from serving.services import Services
+
+# How the first event begins where there is no answer.
+_REFUSED = b'data: {"error"'
 
 
 class Answer:
@@ -48,7 +52,10 @@ class Answer:
         return await self._cited(data) if self.prepared.retrieved else data
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        """Server-sent events, ready to be sent. One that ends early is told as an event."""
+        """Server-sent events, ready to be sent. One that ends early is told as an event.
+
+        Raises: EngineError before the first.
+        """
         try:
             if self.prepared.retrieved:
                 async for event in self._cited_events():
@@ -56,7 +63,7 @@ class Answer:
             else:
                 told = self.prepared.tells_usage
                 async for events in whole_events(self._response):
-                    self._note_first()
+                    self._note_first(events)
                     left = without_usage(events, self._answered, told=told)
                     if left:
                         yield left
@@ -98,14 +105,24 @@ class Answer:
         """One event at a time."""
         told = self.prepared.tells_usage
         async for events in whole_events(self._response):
-            self._note_first()
+            self._note_first(events)
             for event in without_usage(events, self._answered, told=told).split(END):
                 if event:
                     yield event + END
 
-    def _note_first(self) -> None:
+    def _note_first(self, first: bytes) -> None:
         if self.first_seconds is None:
             self.first_seconds = time.perf_counter() - self.prepared.question.asked_at
+            self._raise_if_refused(first)
+
+    def _raise_if_refused(self, first: bytes) -> None:
+        """vLLM finds some requests wrong (a schema it cannot follow) when its stream has begun, and says so there.
+
+        Raises: EngineError.
+        """
+        if first.startswith(_REFUSED):
+            error = json.loads(first[len(b"data: ") : first.index(END)])["error"]
+            raise error_of(int(error["code"]), error, self.prepared.question.path)
 
     def _citing(self) -> Cited:
         return Cited(self.prepared, self._standing)

@@ -129,6 +129,7 @@ async def _prepare(services: Services, question: Question) -> Prepared:
 
 
 async def _prepare_chat(services: Services, question: Question) -> Prepared:
+    _refuse_functions(question.body)
     target = services.targets.resolve(question.caller, _model_name(question.body))
     messages = _messages(question.body)
     profile = target.profile
@@ -259,6 +260,13 @@ def _messages(body: Body) -> list[dict[str, Any]]:
         if content is not None and not isinstance(content, str):
             _refuse_parts(content, f"messages[{position}].content")
     return messages
+
+
+def _refuse_functions(body: Body) -> None:
+    """The form that tools had before: vLLM passes over it, and answers as if nothing could be called."""
+    for name, instead in (("functions", "tools"), ("function_call", "tool_choice")):
+        if body.get(name) not in (None, []):
+            raise InvalidInputError(f"{name} is not supported", hint=f"send {instead}", param=name)
 
 
 def _last_user(messages: list[dict[str, Any]]) -> int:

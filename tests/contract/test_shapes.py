@@ -75,6 +75,16 @@ def test_a_model_may_leave_its_tools_alone_and_reads_what_they_said(client: open
     assert chat(client, messages=said, tools=[WEATHER], max_tokens=4).choices[0].message.content
 
 
+def test_tools_of_another_form_are_told_and_not_passed_over(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"functions is not supported \(send tools\)"):
+        chat(client, functions=[WEATHER["function"]])
+    with pytest.raises(
+        openai.BadRequestError, match=r"tools\.0\.type: Input should be 'function'; tools"
+    ) as caught:
+        chat(client, tools=[{"type": "custom", "custom": {"name": "x"}}])
+    assert caught.value.param == "tools.0.type"
+
+
 def test_a_schema_holds(client: openai.OpenAI) -> None:
     answer = client.chat.completions.parse(
         model=BASE, messages=QUESTION, response_format=City, max_tokens=60, temperature=0
