@@ -4,6 +4,7 @@ An adapter's folder is whole on the disk before its row exists, and its row is g
 finds a name finds the files, whatever was killed when.
 """
 
+import logging
 import shutil
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -26,6 +27,8 @@ from local_llm.state import Adapter, JobCheckpoint, State
 
 PREFIX = "ft:"
 NAME_ID_LENGTH = 8
+
+log = logging.getLogger("local_llm.adapters")
 
 
 @dataclass(frozen=True)
@@ -177,9 +180,15 @@ class AdapterRegistry:
                     shutil.rmtree(path, ignore_errors=True)
 
     def _largest_rank(self, adapter: Adapter) -> int:
-        """Modules may have ranks of their own, which only its configuration names."""
+        """Modules may have ranks of their own, which only its configuration names. One that nobody can read is no
+        reason for an engine not to start: the adapter is refused when it is asked."""
         file = self.path(adapter.id) / CONFIG
-        return max(ranks_of(read_json(file))) if file.exists() else adapter.rank
+        try:
+            ranks = [int(rank) for rank in ranks_of(read_json(file))]
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            log.error("%s of %s cannot be read: %s", file, adapter.name, error)
+            return adapter.rank
+        return max(ranks)
 
     def _lock(self) -> AbstractContextManager[None]:
         """Held from an adapter's first byte to its row: what no row names while nobody holds it is abandoned."""
