@@ -6,6 +6,7 @@ finds a name finds the files, whatever was killed when.
 
 import logging
 import shutil
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,10 +77,11 @@ class AdapterRegistry:
         project_id: str,
         run: AdapterRun,
         step_number: int | None = None,
+        allow: Sequence[str] | None = None,
     ) -> Adapter:
         """Copies the two files of a PEFT adapter out of `source`, writes its model card and lists it as `name`.
 
-        `step_number` is that of a checkpoint.
+        `step_number` is that of a checkpoint; `allow`: as in its row.
 
         Raises: InvalidInputError if the engine could not serve it on this base; ConflictError if the name is taken.
         """
@@ -109,7 +111,7 @@ class AdapterRegistry:
                 manifest_sha256=manifest_sha256,
                 job_id=run.job_id,
                 step_number=step_number,
-                allow=None,
+                allow=None if allow is None else sorted(allow),
                 created_at=manifest["created_at"],
             )
             with self._state.session() as session:
@@ -132,6 +134,14 @@ class AdapterRegistry:
                 f"The model `{name}` does not exist or you do not have access to it.", param="model"
             )
         return row
+
+    def hidden(self, caller: Caller, job_ids: Sequence[str]) -> set[str]:
+        """The names of models of these jobs that the caller may not see."""
+        if caller.administers:
+            return set()
+        with self._state.reading() as session:
+            rows = session.scalars(select(Adapter).where(Adapter.job_id.in_(job_ids)))
+            return {row.name for row in rows if not caller.may_see(row.allow)}
 
     def published(self, base_sha256: str) -> Published:
         """All projects' adapters of one base, together."""
