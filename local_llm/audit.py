@@ -21,6 +21,7 @@ from local_llm.trailing import still_wanted
 ID_PREFIX = "audit_log-"
 ANSWERED = "answer.created"
 SEARCHED = "vector_store.searched"
+READ = "document.read"
 # Entries that wait while the database takes none. Beyond, the oldest go; how many is noted in their place.
 MOST_WAITING = 100_000
 LOST = "audit.lost"

@@ -1,9 +1,9 @@
 """Several engines as one: each request goes to the least busy of those that are well.
 
-An engine is left out as soon as a connection to it fails, or once it was asked after its health a few times in vain;
-from then on it is asked ever more rarely, until it answers. One that is late once stays. A request that could not
-even be sent is given to another engine. One whose connection broke is not: it may be what the engine died of, and
-would end the others one by one.
+An engine is left out as soon as a connection to it fails, or once it was asked a few times after its health in
+vain; from then on it is asked ever more rarely, until it answers. One that is late once stays. A request that could
+not even be sent is given to another engine. One whose connection broke is not: it may be what the engine died of,
+and would end the others one by one.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Whether chats would be served now. Anybody may ask, and engines have other work: they are looked at once a second."""
+"""Whether chats would be served now. Anybody may ask, and engines have other work: one look a second is enough."""
 
 import asyncio
 from dataclasses import dataclass
