@@ -4,7 +4,9 @@ An adapter's folder is whole on the disk before its row exists, and its row is g
 finds a name finds the files, whatever was killed when.
 """
 
+import logging
 import shutil
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ from local_llm.state import Adapter, JobCheckpoint, State
 
 PREFIX = "ft:"
 NAME_ID_LENGTH = 8
+
+log = logging.getLogger("local_llm.adapters")
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,11 @@ class AdapterRegistry:
         project_id: str,
         run: AdapterRun,
         step_number: int | None = None,
+        allow: Sequence[str] | None = None,
     ) -> Adapter:
         """Copies the two files of a PEFT adapter out of `source`, writes its model card and lists it as `name`.
 
-        `step_number` is that of a checkpoint.
+        `step_number` is that of a checkpoint; `allow`: as in its row.
 
         Raises: InvalidInputError if the engine could not serve it on this base; ConflictError if the name is taken.
         """
@@ -106,7 +111,7 @@ class AdapterRegistry:
                 manifest_sha256=manifest_sha256,
                 job_id=run.job_id,
                 step_number=step_number,
-                allow=None,
+                allow=None if allow is None else sorted(allow),
                 created_at=manifest["created_at"],
             )
             with self._state.session() as session:
@@ -129,6 +134,14 @@ class AdapterRegistry:
                 f"The model `{name}` does not exist or you do not have access to it.", param="model"
             )
         return row
+
+    def hidden(self, caller: Caller, job_ids: Sequence[str]) -> set[str]:
+        """The names of models of these jobs that the caller may not see."""
+        if caller.administers:
+            return set()
+        with self._state.reading() as session:
+            rows = session.scalars(select(Adapter).where(Adapter.job_id.in_(job_ids)))
+            return {row.name for row in rows if not caller.may_see(row.allow)}
 
     def published(self, base_sha256: str) -> Published:
         """All projects' adapters of one base, together."""
@@ -177,9 +190,15 @@ class AdapterRegistry:
                     shutil.rmtree(path, ignore_errors=True)
 
     def _largest_rank(self, adapter: Adapter) -> int:
-        """Modules may have ranks of their own, which only its configuration names."""
+        """Modules may have ranks of their own, which only its configuration names. One that nobody can read is no
+        reason for an engine not to start: the adapter is refused when it is asked."""
         file = self.path(adapter.id) / CONFIG
-        return max(ranks_of(read_json(file))) if file.exists() else adapter.rank
+        try:
+            ranks = [int(rank) for rank in ranks_of(read_json(file))]
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            log.error("%s of %s cannot be read: %s", file, adapter.name, error)
+            return adapter.rank
+        return max(ranks)
 
     def _lock(self) -> AbstractContextManager[None]:
         """Held from an adapter's first byte to its row: what no row names while nobody holds it is abandoned."""

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, insert, select
@@ -15,10 +16,12 @@ from local_llm.errors import NotFoundError
 from local_llm.identifiers import new_ordered_id, now
 from local_llm.permissions import Caller
 from local_llm.state import AuditEntry, State
+from local_llm.trailing import still_wanted
 
 ID_PREFIX = "audit_log-"
 ANSWERED = "answer.created"
 SEARCHED = "vector_store.searched"
+READ = "document.read"
 # Entries that wait while the database takes none. Beyond, the oldest go; how many is noted in their place.
 MOST_WAITING = 100_000
 LOST = "audit.lost"
@@ -108,7 +111,10 @@ class Audit:
         self.note(caller, action, object_id, detail)
 
     def flush(self) -> None:
-        """Writes what waits, in one transaction. Raises: SQLAlchemyError; everything waits on then."""
+        """Writes what waits, in one transaction, but for entries of projects that are gone.
+
+        Raises: SQLAlchemyError; everything waits on then.
+        """
         with self._lock:
             rows, lost = list(self._waiting), self._lost
         if not rows:
@@ -119,7 +125,9 @@ class Audit:
             rows.insert(0, {**rows[0], "id": new_ordered_id(ID_PREFIX), "key_id": None, "action": LOST,
                             "object_id": None, "detail": {"entries": lost}})  # fmt: skip
         with self._state.session() as session:
-            session.execute(insert(AuditEntry), rows)
+            kept = still_wanted(session, "the audit log", rows, itemgetter("project_id"))
+            if kept:
+                session.execute(insert(AuditEntry), kept)
         with self._lock:
             written = {row["id"] for row in rows}
             while self._waiting and self._waiting[0].get("id") in written:

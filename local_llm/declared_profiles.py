@@ -50,11 +50,17 @@ class DeclaredProfiles:
         return missing
 
     def find(self, caller: Caller, name: str) -> Profile | None:
-        """One that could not be made before. Raises: NotFoundError that says what is still missing."""
+        """One that could not be made before; None where the caller's scope does not hold it.
+
+        Raises: NotFoundError that says what is still missing.
+        """
         one = self._declared.get(name)
-        if one is None or self._project_id(one.project, missing="") != caller.project_id:
+        if one is None or not caller.may_name(name):
             return None
-        return self._set(name)
+        if self._project_id(one.project, missing="") != caller.project_id:
+            return None
+        found = self._set(name)
+        return found if caller.may_reach(found.collection) else None
 
     def _set(self, name: str) -> Profile:
         one = self._declared[name]

@@ -1,13 +1,39 @@
 """Rows that may trail by a second: collected in memory by those who answer, written by one thread.
 
 What waits is written when the process stops. A SIGKILL loses a second of it; nothing here was acknowledged.
+
+A project may be removed while rows of it wait. They go with it: no database takes a row of a project that is gone,
+and kept, it would hold up all that wait behind it.
 """
 
+import logging
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from local_llm.state import Project
 
 WRITE_SECONDS = 1.0
+
+log = logging.getLogger("local_llm.trailing")
+
+R = TypeVar("R")
+
+
+def still_wanted(session: Session, what: str, rows: Iterable[R], project_of: Callable[[R], str]) -> list[R]:
+    """The rows whose project is there; the others are told in the log. To be asked in the transaction that writes
+    them, before it does."""
+    there = set(session.scalars(select(Project.id)))
+    rows = list(rows)
+    kept = [row for row in rows if project_of(row) in there]
+    if len(kept) < len(rows):
+        gone = sorted({project_of(row) for row in rows} - there)
+        log.warning("%d rows of %s are dropped: gone is %s", len(rows) - len(kept), what, ", ".join(gone)[:200])
+    return kept
 
 
 class TrailingWriter:

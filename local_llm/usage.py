@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from operator import itemgetter
 from typing import Literal
 
 from sqlalchemy import func, select
@@ -10,6 +11,7 @@ from sqlalchemy import func, select
 from local_llm.identifiers import now
 from local_llm.permissions import Caller
 from local_llm.state import State, UsageRow
+from local_llm.trailing import still_wanted
 
 MINUTE_SECONDS = 60
 DAY_SECONDS = 24 * 3600
@@ -125,7 +127,9 @@ class Usage:
         added = {name: getattr(UsageRow, name) + getattr(insert.excluded, name) for name in names}
         keys = [field.name for field in fields(_Place)]
         with self._state.session() as session:
-            session.execute(insert.on_conflict_do_update(index_elements=keys, set_=added), rows)
+            rows = still_wanted(session, "usage", rows, itemgetter("project_id"))
+            if rows:
+                session.execute(insert.on_conflict_do_update(index_elements=keys, set_=added), rows)
 
     def _read_again(self) -> None:
         """What the keys that are asked about used today by the database: other processes may count them too."""

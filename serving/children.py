@@ -20,6 +20,7 @@ LONGEST_PAUSE_SECONDS = 60.0
 STEADY_SECONDS = 60.0
 GRACE_SECONDS = 15.0
 LOG_TAIL_BYTES = 8192
+EXPECTED = (OSError, LocalLLMError, SQLAlchemyError)
 
 Talk = Callable[[str], None]
 
@@ -165,10 +166,12 @@ class Children:
         self._rotation.start(child.log)
         try:
             child.start(self._records)
-        except (OSError, LocalLLMError, SQLAlchemyError) as error:
-            # The disk is full, too many processes run, or the database is held: that may pass.
+        except Exception as error:
+            # The disk is full, too many processes run, or the database is held: that may pass. And whatever else it
+            # is, the other children are well.
             child.delay()
-            self._talk(f"{child.name} cannot be started: {error}; trying again in {child.pause_seconds:.0f} s")
+            reason = str(error) if isinstance(error, EXPECTED) else f"{type(error).__name__}: {error}"
+            self._talk(f"{child.name} cannot be started: {reason}; trying again in {child.pause_seconds:.0f} s")
 
     def _has_turn(self, child: Child) -> bool:
         """Whether it may use its device now. While a job wants that, the child is stopped and gives it back."""

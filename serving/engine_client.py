@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,8 @@ from serving.whereabouts import Whereabouts
 # A started engine answers /health at once; one that imports its libraries does not answer at all.
 HEALTH_TIMEOUT_SECONDS = 2.0
 METRICS_TIMEOUT_SECONDS = 2.0
+# One that is at work on long prompts, on a machine that is busy, may be late once or twice.
+MOST_SILENCES = 3
 
 Verify = Callable[[Adapter], Path]
 
@@ -33,6 +36,14 @@ class EngineStatus:
     each: tuple[bool, ...] = ()
 
 
+class Look(Enum):
+    """What an engine says when it is asked after its health. SILENT: nothing yet, over a connection that stands."""
+
+    WELL = "well"
+    SILENT = "silent"
+    DOWN = "down"
+
+
 class EngineClient:
     """One engine. Call `close` when done."""
 
@@ -41,6 +52,7 @@ class EngineClient:
         self._where = where
         self._http = EngineHttp(where.address, where.headers)
         self._adapters = LoadedAdapters(self, verify, where.adapter_path)
+        self._silences = MOST_SILENCES  # in a row; as many make one that is not there
 
     async def close(self) -> None:
         self._http.close()
@@ -50,14 +62,28 @@ class EngineClient:
         return EngineStatus(up) if up else EngineStatus(False, self._where.job(), self._where.retry_after_seconds())
 
     async def ready(self) -> bool:
+        """An engine that was well is taken to be so until it has been silent MOST_SILENCES times in a row."""
+        match await self.look():
+            case Look.WELL:
+                self._silences = 0
+            case Look.SILENT:
+                self._silences = min(self._silences + 1, MOST_SILENCES)
+            case Look.DOWN:
+                self._silences = MOST_SILENCES
+        return self._silences < MOST_SILENCES
+
+    async def look(self) -> "Look":
+        """Asks after its health once."""
         try:
             response = await self._http.request("GET", "/health", timeout_seconds=HEALTH_TIMEOUT_SECONDS)
-            response.close()
-            return response.status == 200
-        except (ConnectError, BrokenError, TimeoutError):
+        except TimeoutError:
+            return Look.SILENT
+        except (ConnectError, BrokenError):
             # Whatever comes up next is another engine, which knows no adapters.
             self._adapters.forget_all()
-            return False
+            return Look.DOWN
+        response.close()
+        return Look.WELL if response.status == 200 else Look.DOWN
 
     async def metrics(self) -> bytes:
         """What the engine says of itself to Prometheus; nothing if it is not up."""

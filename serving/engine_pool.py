@@ -1,8 +1,9 @@
 """Several engines as one: each request goes to the least busy of those that are well.
 
-An engine is left out as soon as a connection to it fails, and asked after its health, ever more rarely, until it
-answers. A request that could not even be sent is given to another engine. One whose connection broke is not: it may
-be what the engine died of, and would end the others one by one.
+An engine is left out as soon as a connection to it fails, or once it was asked a few times after its health in
+vain; from then on it is asked ever more rarely, until it answers. One that is late once stays. A request that could
+not even be sent is given to another engine. One whose connection broke is not: it may be what the engine died of,
+and would end the others one by one.
 """
 
 import asyncio
@@ -20,10 +21,12 @@ from local_llm.errors import UnavailableError
 from local_llm.settings import Settings
 from local_llm.state import Adapter
 from serving.engine_client import (
+    MOST_SILENCES,
     EngineClient,
     EngineError,
     EngineStatus,
     LateError,
+    Look,
     LostError,
     UnreachableError,
 )
@@ -79,6 +82,7 @@ class Member:
         self.in_flight = 0
         self.asked_again_at = 0.0  # while it is left out
         self._return: asyncio.Task[None] | None = None
+        self._doubt: asyncio.Task[None] | None = None
 
     @property
     def well(self) -> bool:
@@ -104,25 +108,44 @@ class Member:
             log.warning("%s is left out: %s", self.client.name, reason)
             self._return = asyncio.create_task(self._until_well())
 
-    async def doubt(self) -> None:
-        """It failed at a request, or said nothing: is it well?"""
-        if self.well and not await self.client.ready():
+    def doubt(self) -> None:
+        """It failed at a request, or said nothing: is it well? Asked by the side, and by one at a time."""
+        if self.well and (self._doubt is None or self._doubt.done()):
+            self._doubt = asyncio.create_task(self._until_sure())
+
+    async def look(self) -> bool:
+        """Whether it answers now, or is only late."""
+        look = await self.client.look()
+        if look is Look.DOWN:
             self.leave_out("it does not answer /health")
+        elif look is Look.SILENT:
+            self.doubt()
+        return look is Look.WELL or (look is Look.SILENT and self.well)
+
+    async def _until_sure(self) -> None:
+        for _ in range(MOST_SILENCES):
+            look = await self.client.look()
+            if look is Look.WELL:
+                return
+            if look is Look.DOWN:
+                break
+        self.leave_out("it does not answer /health")
 
     async def _until_well(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         while True:
             self.asked_again_at = time.monotonic() + pause
             await asyncio.sleep(pause)
-            if await self.client.ready():
+            if await self.client.look() is Look.WELL:
                 break
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         log.warning("%s is back", self.client.name)
         self._return = None
 
     async def close(self) -> None:
-        if self._return is not None:
-            self._return.cancel()
+        for task in (self._return, self._doubt):
+            if task is not None:
+                task.cancel()
         await self.client.close()
 
 
@@ -132,16 +155,13 @@ class EnginePool:
     def __init__(self, clients: Sequence[EngineClient]):
         self._members = [Member(client) for client in clients]
         self._turn = 0
-        self._doubts: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        for doubt in self._doubts:
-            doubt.cancel()
         for member in self._members:
             await member.close()
 
     async def status(self) -> EngineStatus:
-        each = tuple(await asyncio.gather(*(self._look_at(member) for member in self._members)))
+        each = tuple(await asyncio.gather(*(member.look() for member in self._members)))
         return EngineStatus(any(each), each=each)
 
     async def ready(self) -> bool:
@@ -190,7 +210,7 @@ class EnginePool:
                 raise
             except (LateError, EngineError) as error:
                 if error.status >= 500:  # a dead one that refuses fast would be the least busy
-                    self._doubt(member)
+                    member.doubt()
                 raise
         raise failure or self._nobody()
 
@@ -200,17 +220,6 @@ class EnginePool:
         by_turns = self._members[self._turn :] + self._members[: self._turn]
         well = [member for member in by_turns if member.well and member not in tried]
         return min(well, key=lambda member: member.busy(adapter), default=None)
-
-    async def _look_at(self, member: Member) -> bool:
-        ready = await member.client.ready()
-        if not ready:
-            member.leave_out("it does not answer /health")
-        return ready
-
-    def _doubt(self, member: Member) -> None:
-        doubt = asyncio.create_task(member.doubt())
-        self._doubts.add(doubt)  # or it might be collected before it ends
-        doubt.add_done_callback(self._doubts.discard)
 
     def _nobody(self) -> UnavailableError:
         soonest = min(member.asked_again_at for member in self._members) - time.monotonic()

@@ -30,6 +30,7 @@ from serving.chats.keeping import ChatKeeper
 from serving.engine_pool import Engine, open_engine
 from serving.limits import Limits
 from serving.prompt_tokens import PromptTokens
+from serving.readiness import Readiness
 from serving.responses.store import ResponseStore
 from serving.telemetry.observer import Observer
 from serving.telemetry.siblings import Siblings, Snapshot
@@ -54,6 +55,7 @@ class Services:
     engine: Engine
     prompt_tokens: PromptTokens
     index: AsyncIndexClient
+    readiness: Readiness
     admission: Admission
     limits: Limits
     observer: Observer
@@ -109,6 +111,7 @@ def open_services(settings: Settings, number: int = 0) -> Services:
     declared = DeclaredProfiles(state, profiles, settings.profiles)
     for name, error in declared.adopt().items():
         log.warning("the profile %s of the settings cannot be used yet: %s", name, error.message)
+    index = AsyncIndexClient(settings.place.socket("index"), settings.server.request_timeout_seconds)
     return Services(
         settings=settings,
         state=state,
@@ -121,7 +124,8 @@ def open_services(settings: Settings, number: int = 0) -> Services:
         files=files,
         engine=engine,
         prompt_tokens=PromptTokens(engine, base.name),
-        index=AsyncIndexClient(settings.place.socket("index"), settings.server.request_timeout_seconds),
+        index=index,
+        readiness=Readiness(engine, index),
         admission=admission,
         limits=Limits(processes=settings.server.processes, tokens_today=usage.tokens_today),
         observer=observer,

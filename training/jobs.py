@@ -4,7 +4,7 @@ Statuses and wording of events are the hosted API's. Whoever works on a job hold
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,12 +176,19 @@ def list_events(
 
 
 def list_checkpoints(
-    state: State, job_id: str, caller: Caller, *, after: str | None = None, limit: int = 10
+    state: State,
+    job_id: str,
+    caller: Caller,
+    *,
+    after: str | None = None,
+    limit: int = 10,
+    hidden: Collection[str] = (),
 ) -> tuple[list[JobCheckpoint], bool]:
-    """Checkpoints of a job, the newest first, and whether there are more. Raises: NotFoundError."""
+    """Checkpoints of a job, the newest first, and whether there are more. `hidden`: names of models that are left
+    out. Raises: NotFoundError."""
     with state.reading() as session:
         get_row(session, job_id, caller)
-        query = select(JobCheckpoint).where(JobCheckpoint.job_id == job_id)
+        query = select(JobCheckpoint).where(JobCheckpoint.job_id == job_id, JobCheckpoint.model_name.not_in(hidden))
         if after is not None:
             last = session.scalars(query.where(JobCheckpoint.id == after)).first()
             if last is None:

@@ -11,6 +11,7 @@ from local_llm.permissions import local_admin
 from local_llm.servable import refuse_unservable_plan
 from local_llm.settings import Settings
 from local_llm.state import File, Job, State
+from training.audience import Allow, audience_of
 from training.base_model import hidden_size
 from training.examples.data import read_training_file
 from training.examples.labels import build_preference_rows, build_rows, load_tokenizer
@@ -28,6 +29,7 @@ class Prepared:
     resolved: Resolved
     recipe: Recipe
     notices: tuple[str, ...]  # what a person should know before the run
+    allow: Allow = None  # who may see what is made of it; its files may be deleted meanwhile
 
 
 def prepare(settings: Settings, state: State, job: Job) -> Prepared:
@@ -57,6 +59,7 @@ def prepare(settings: Settings, state: State, job: Job) -> Prepared:
         resolved=resolved,
         recipe=recipe,
         notices=tuple(notice for notice in (cut, validation_cut) if notice),
+        allow=audience_of(state, job),
     )
 
 

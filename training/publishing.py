@@ -11,6 +11,7 @@ from local_llm.adapters import AdapterRegistry, AdapterRun, checkpoint_name
 from local_llm.settings import Settings
 from local_llm.state import Adapter, Job, State
 from training import jobs, leases
+from training.audience import Allow, audience_of, shared
 from training.leases import Lease
 from training.preparation import Prepared
 from training.progress import EpochMetrics
@@ -86,7 +87,12 @@ class Publisher:
             project_id=self._job.project_id,
             run=run,
             step_number=step_number,
+            allow=self.allow(),
         )
+
+    def allow(self) -> Allow:
+        """Who may see what is published now: a file may have been restricted, or deleted, meanwhile."""
+        return shared(self._prepared.allow, audience_of(self._state, self._job))
 
     def _keep_newest(self) -> None:
         """Whatever is published but not listed goes too: of an earlier attempt, killed between the two."""

@@ -292,6 +292,7 @@ def _store_results(run: _Run) -> None:
         project_id=run.job.project_id,
         key_id=run.job.key_id,
         max_bytes=len(content),  # the limit on uploads is none on what is written here
+        allow=run.publisher.allow(),
     )
     try:
         leases.set_result_files(run.state, run.lease, [row.id])

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,6 +21,7 @@ from local_llm.errors import InvalidInputError
 from local_llm.identifiers import new_id, now
 from local_llm.permissions import Caller
 from local_llm.state import ChatRow, State
+from local_llm.trailing import still_wanted
 from serving.answering.events import TokenUsage
 from serving.chats.assembling import streamed_answer, whole_answer
 from serving.vector_stores.requests import Metadata
@@ -105,7 +107,8 @@ class ChatKeeper:
     def _insert(self, rows: list[ChatRow]) -> None:
         with self._state.session() as session:
             there = set(session.scalars(select(ChatRow.id).where(ChatRow.id.in_([row.id for row in rows]))))
-            new = [row for row in rows if row.id not in there]
+            new = [row for row in {row.id: row for row in rows}.values() if row.id not in there]
+            new = still_wanted(session, "kept chats", new, attrgetter("project_id"))
             for project_id in {row.project_id for row in new}:
                 session.add_all(self._fitting(session, project_id, new))
 

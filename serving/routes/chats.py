@@ -87,6 +87,7 @@ def export_all(
             while block := file.read(CHUNK_BYTES):
                 yield block
 
+    note(request, caller, "chat.exported", None, examples=counts[True], with_context=with_context)
     headers = {"x-examples": str(counts[True]), "x-left-out": str(counts[False])}
     return StreamingResponse(blocks(), media_type="application/jsonl", headers=headers)
 

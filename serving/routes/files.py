@@ -111,8 +111,8 @@ def retrieve_file(request: Request, file_id: str) -> dict[str, Any]:
 
 @router.get("/v1/files/{file_id}/content")
 def file_content(request: Request, file_id: str) -> StreamingResponse:
-    files = services_of(request).files
-    row = files.get(file_id, caller_of(request))
+    files, caller = services_of(request).files, caller_of(request)
+    row = files.get(file_id, caller)
     try:
         handle = files.path(row.id).open("rb")
     except FileNotFoundError:  # deleted since
@@ -123,6 +123,7 @@ def file_content(request: Request, file_id: str) -> StreamingResponse:
             while block := handle.read(CHUNK_BYTES):
                 yield block
 
+    note(request, caller, "file.downloaded", row.id)
     headers = {"content-length": str(row.bytes)}
     return StreamingResponse(blocks(), media_type="application/octet-stream", headers=headers)
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any
 from weakref import WeakValueDictionary
 
@@ -47,7 +48,7 @@ async def create_job(request: Request) -> dict[str, Any]:
     async with lock:
         job = await run_in_threadpool(_create, services, caller, body, receipt)
     note(request, caller, "fine_tuning.job.created", job.id, model=job.model, training_file=job.training_file)
-    return _job_as_json(services, job)
+    return _shown(services, caller, [job])[0]
 
 
 @router.get("/v1/fine_tuning/jobs")
@@ -57,13 +58,13 @@ def list_jobs(request: Request, after: str | None = None, limit: Limit = 20) -> 
     rows, has_more = jobs.list_jobs(
         services.state, caller, after=after, limit=limit, metadata=metadata_filter(request)
     )
-    return {"object": "list", "data": [_job_as_json(services, row) for row in rows], "has_more": has_more}
+    return {"object": "list", "data": _shown(services, caller, rows), "has_more": has_more}
 
 
 @router.get("/v1/fine_tuning/jobs/{job_id}")
 def retrieve_job(request: Request, job_id: str) -> dict[str, Any]:
-    services = services_of(request)
-    return _job_as_json(services, jobs.get_job(services.state, job_id, caller_of(request)))
+    services, caller = services_of(request), caller_of(request)
+    return _shown(services, caller, [jobs.get_job(services.state, job_id, caller)])[0]
 
 
 @router.post("/v1/fine_tuning/jobs/{job_id}/cancel")
@@ -71,7 +72,7 @@ def cancel_job(request: Request, job_id: str) -> dict[str, Any]:
     services, caller = services_of(request), caller_of(request)
     job = jobs.cancel_job(services.state, job_id, caller)
     note(request, caller, "fine_tuning.job.cancelled", job.id)
-    return _job_as_json(services, job)
+    return _shown(services, caller, [job])[0]
 
 
 @router.post("/v1/fine_tuning/jobs/{job_id}/pause")
@@ -79,7 +80,7 @@ def pause_job(request: Request, job_id: str) -> dict[str, Any]:
     services, caller = services_of(request), caller_of(request)
     job = jobs.pause_job(services.state, job_id, caller)
     note(request, caller, "fine_tuning.job.paused", job.id)
-    return _job_as_json(services, job)
+    return _shown(services, caller, [job])[0]
 
 
 @router.post("/v1/fine_tuning/jobs/{job_id}/resume")
@@ -87,20 +88,22 @@ def resume_job(request: Request, job_id: str) -> dict[str, Any]:
     services, caller = services_of(request), caller_of(request)
     job = jobs.resume_job(services.state, job_id, caller)
     note(request, caller, "fine_tuning.job.resumed", job.id)
-    return _job_as_json(services, job)
+    return _shown(services, caller, [job])[0]
 
 
 @router.get("/v1/fine_tuning/jobs/{job_id}/events")
 def list_events(request: Request, job_id: str, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
-    state = services_of(request).state
-    rows, has_more = jobs.list_events(state, job_id, caller_of(request), after=after, limit=limit)
-    return {"object": "list", "data": [_event_as_json(row) for row in rows], "has_more": has_more}
+    services, caller = services_of(request), caller_of(request)
+    rows, has_more = jobs.list_events(services.state, job_id, caller, after=after, limit=limit)
+    hidden = services.adapters.hidden(caller, [job_id])
+    return {"object": "list", "data": [_event_as_json(row, hidden) for row in rows], "has_more": has_more}
 
 
 @router.get("/v1/fine_tuning/jobs/{job_id}/checkpoints")
 def list_checkpoints(request: Request, job_id: str, after: str | None = None, limit: Limit = 10) -> dict[str, Any]:
-    state = services_of(request).state
-    rows, has_more = jobs.list_checkpoints(state, job_id, caller_of(request), after=after, limit=limit)
+    services, caller = services_of(request), caller_of(request)
+    hidden = services.adapters.hidden(caller, [job_id])
+    rows, has_more = jobs.list_checkpoints(services.state, job_id, caller, after=after, limit=limit, hidden=hidden)
     return {
         "object": "list",
         "data": [_checkpoint_as_json(row) for row in rows],
@@ -195,7 +198,13 @@ def _receipt(request: Request, body: dict[str, Any]) -> Receipt:
     )
 
 
-def _job_as_json(services: Services, job: Job) -> dict[str, Any]:
+def _shown(services: Services, caller: Caller, rows: Sequence[Job]) -> list[dict[str, Any]]:
+    """Jobs belong to the project; a model made from what a caller may not see is to it as if it were not there."""
+    hidden = services.adapters.hidden(caller, [row.id for row in rows])
+    return [_job_as_json(services, row, hidden) for row in rows]
+
+
+def _job_as_json(services: Services, job: Job, hidden: Collection[str]) -> dict[str, Any]:
     answer = FineTuningJob.model_validate(
         {
             "id": job.id,
@@ -206,7 +215,7 @@ def _job_as_json(services: Services, job: Job) -> dict[str, Any]:
             "status": "queued" if job.status == "paused" else job.status,
             "error": job.error,
             "model": job.model,
-            "fine_tuned_model": job.fine_tuned_model,
+            "fine_tuned_model": None if job.fine_tuned_model in hidden else job.fine_tuned_model,
             "organization_id": services.settings.organization,
             "hyperparameters": job.hyperparameters,
             "method": job.method,
@@ -223,14 +232,17 @@ def _job_as_json(services: Services, job: Job) -> dict[str, Any]:
     return {**answer, "status": job.status}
 
 
-def _event_as_json(event: JobEvent) -> dict[str, Any]:
+def _event_as_json(event: JobEvent, hidden: Collection[str]) -> dict[str, Any]:
+    message = event.message
+    for name in sorted(hidden, key=len, reverse=True):  # those of checkpoints begin with the finished model's
+        message = message.replace(name, "one that this key may not see")
     return FineTuningJobEvent.model_validate(
         {
             "id": event.id,
             "object": "fine_tuning.job.event",
             "created_at": event.created_at,
             "level": event.level,
-            "message": event.message,
+            "message": message,
             "type": event.type,
             "data": event.data,
         }

@@ -22,12 +22,13 @@ async def ready(request: Request) -> JSONResponse:
 
     Its status is "draining" from when the server is told to stop, and "training" while the engine is stopped for a
     job (gpu.sharing = "stop"). Of engines elsewhere one is enough; "engines" tells of each, in the order of
-    engine.urls.
+    engine.urls. Answers may be a second old.
     """
     services = services_of(request)
     if services.draining:
         return JSONResponse({"status": "draining"}, status_code=503)
-    engine, index_up = await services.engine.status(), await services.index.ready()
+    seen = await services.readiness.look()
+    engine, index_up = seen.engine, seen.index_up
     status: dict[str, Any] = {"engine": _word(engine.up), "index": _word(index_up)}
     if engine.each:
         status["engines"] = ["up" if up else "down" for up in engine.each]

@@ -6,8 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
+from local_llm.audit import READ
 from local_llm.errors import InvalidInputError
-from serving.services import caller_of, services_of
+from serving.services import caller_of, note, services_of
 
 router = APIRouter()
 
@@ -28,6 +29,7 @@ async def open_passage(
     text = document.text
     if not 0 <= start <= end <= len(text):
         raise InvalidInputError(f"characters {start} to {end}: the document has {len(text)}", param="start")
+    note(request, caller, READ, document_id, vector_store_id=collection, version=document.version)
     page = PAGE.format(
         title=escape(document.title),
         name=escape(document.name),

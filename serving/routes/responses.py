@@ -5,7 +5,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
+from local_llm.audit import SEARCHED, Seen
 from local_llm.errors import InvalidInputError
+from local_llm.permissions import Caller
+from serving.answering.prepare import Prepared
 from serving.bodies import read_json_object
 from serving.responses import listing
 from serving.responses.asking import prepared_for
@@ -31,6 +34,7 @@ async def count_input_tokens(request: Request) -> Json:
     services, caller = services_of(request), caller_of(request)
     asked = read_request(CountTokens, await _body(request, services))
     prepared, _, _ = await prepared_for(services, caller, asked, _url(request))
+    _note_search(services, caller, prepared)
     count = await services.prompt_tokens.exactly(prepared.body)
     if count is None:
         raise InvalidInputError("the engine cannot count the tokens of this request")
@@ -76,6 +80,14 @@ def list_input_items(
 ) -> Json:
     row = services_of(request).responses.get(caller_of(request), response_id)
     return listing.page_of(row, listing.ItemQuery(after, limit, order))
+
+
+def _note_search(services: Services, caller: Caller, prepared: Prepared) -> None:
+    """Of a count: that tells how long the passages are, which is something of what they hold."""
+    if prepared.retrieved:
+        searched, model = ", ".join(sorted(set(prepared.searched))) or None, prepared.question.body.get("model")
+        seen = [Seen(hit.document_id, hit.version) for hit in prepared.hits]
+        services.audit.answered(caller, model, searched, seen, question=prepared.query, action=SEARCHED)
 
 
 def _include(request: Request) -> list[str]:

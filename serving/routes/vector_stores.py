@@ -7,7 +7,7 @@ from openai.types import VectorStoreDeleted
 from openai.types.vector_stores import VectorStoreFileDeleted
 
 from index.interface import FileQuery, Hit
-from local_llm.audit import SEARCHED, Seen
+from local_llm.audit import READ, SEARCHED, Seen
 from local_llm.errors import ConflictError
 from local_llm.permissions import Caller
 from serving.bodies import read_json_object
@@ -164,6 +164,7 @@ async def file_content(request: Request, store_id: StoreId, file_id: str) -> Jso
         if file.document_id is None:
             raise ConflictError(f"the file {file.id} has no text here: it is {file.status}", param="file_id")
         document = await services.index.document(caller, store_id, file.document_id)
+    note(request, caller, READ, document.id, vector_store_id=store_id, version=document.version)
     text = [{"type": "text", "text": document.text}]
     return answers.single_page("vector_store.file_content.page", text)
 

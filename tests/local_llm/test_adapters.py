@@ -12,6 +12,7 @@ from local_llm.errors import ConflictError, IntegrityError, InvalidInputError, M
 from local_llm.locks import exclusive_lock
 from local_llm.models import Model, ModelStore
 from local_llm.permissions import Caller
+from local_llm.servable import CONFIG
 from local_llm.settings import Settings
 from local_llm.state import Adapter, Job, JobCheckpoint, State
 
@@ -239,3 +240,16 @@ def test_what_is_published_tells_an_engine_how_large_ranks_are(
         )  # fmt: skip
     assert registry.published(base.manifest.sha256) == Published(2, 24)
     assert registry.published("another base") == Published(0, 0)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"r": "eight"}', '{"rank_pattern": {"q": 9}}', None])
+def test_a_damaged_adapter_keeps_no_engine_from_starting(
+    registry: AdapterRegistry, publish: Publish, base: Model, damage: str | None
+) -> None:
+    """One unreadable file ended the supervisor, and the server with it."""
+    file = registry.path(publish().id) / CONFIG
+    file.unlink()
+    if damage is not None:
+        file.write_text(damage)
+    published = registry.published(base.manifest.sha256)
+    assert published == Published(1, 8)

@@ -77,6 +77,18 @@ def test_what_could_not_be_written_is_written_later_in_its_order(state: State, a
     assert actions(audit) == ["second", "first"]
 
 
+def test_entries_of_a_project_that_is_gone_hold_up_no_others(state: State, audit: Audit, admin: Caller) -> None:
+    """Nothing was written any more, of no project, until the server was started again."""
+    audit.note(replace(admin, project_id="proj_gone"), "file.created", "file-1")
+    audit.note(admin, "file.created", "file-2")
+    audit.flush()
+    audit.note(replace(admin, project_id="proj_gone"), "file.created", "file-3")
+    audit.flush()
+    audit.note(admin, "file.created", "file-4")
+    audit.flush()
+    assert [entry.object_id for entry in audit.find(AuditQuery())[0]] == ["file-4", "file-2"]
+
+
 def test_what_memory_cannot_hold_is_told(state: State, admin: Caller) -> None:
     audit = Audit(state, most_waiting=2)
     for number in range(5):

@@ -1,5 +1,6 @@
 """Profiles of the settings: there from the start, and changed only there."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,6 +70,20 @@ def test_what_is_to_come_is_told_and_tried_again(state: State, admin: Caller) ->
     found = settled.find(admin, "help")
     assert found is not None
     assert found.collection == "vs_kb"
+
+
+def test_a_key_held_to_other_models_or_collections_finds_none(state: State, admin: Caller) -> None:
+    """The settings' profiles were found by every key of the project, past its scopes."""
+    make_collection(state, admin)
+    settled = declared(state, help={"strategy": "rag", "collection": "kb"}, plain={"strategy": "base"})
+    assert settled.adopt() == {}
+    for scoped, found in (
+        (replace(admin, models=("gpt-4o",)), {"help": False, "plain": False}),
+        (replace(admin, models=("help",)), {"help": True, "plain": False}),
+        (replace(admin, collections=("vs_other",)), {"help": False, "plain": True}),
+        (replace(admin, collections=("vs_kb",)), {"help": True, "plain": True}),
+    ):
+        assert {name: settled.find(scoped, name) is not None for name in found} == found
 
 
 def test_what_cannot_be_right_is_told_before_anything_starts() -> None:

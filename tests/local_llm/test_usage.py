@@ -1,5 +1,7 @@
 """What keys use is counted in memory, written within a second, and lost by nobody's failure."""
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -79,6 +81,16 @@ def test_what_could_not_be_written_is_written_later(state: State, ana: Caller) -
     usage.flush()
     (row,) = rows(state)
     assert (row.requests, row.output_tokens) == (2, 8)
+
+
+def test_counts_of_a_project_that_is_gone_hold_up_no_others(state: State, ana: Caller) -> None:
+    usage = Usage(state)
+    for caller in (replace(ana, project_id="proj_gone"), ana):
+        usage.count(caller, "tiny", "completions", output_tokens=7)
+    usage.flush()
+    usage.flush()
+    (row,) = rows(state)
+    assert (row.project_id, row.output_tokens) == (ana.project_id, 7)
 
 
 def test_a_writer_writes_what_is_left_when_it_ends(state: State, ana: Caller) -> None:

@@ -16,7 +16,8 @@ class SmallEngine:
     """Answers as vLLM 0.32 does (entrypoints/openai/models/serving.py), and keeps what it was asked.
 
     It can be told to misbehave: to ask for a `key`, to `refuse` adapters in these words, to be `busy` (it answers
-    nothing until that is over), to answer all with a `status`, or to `die` in the midst of an answer.
+    nothing until that is over), to be so many times silent about its health (`deaf`), to answer all with a
+    `status`, or to `die` in the midst of an answer.
     """
 
     def __init__(self) -> None:
@@ -26,6 +27,7 @@ class SmallEngine:
         self.refuse: str | None = None
         self.status: int | None = None
         self.busy = False
+        self.deaf = 0
         self.die = False
         self.reply: Reply | None = None  # to chats; None: it tells who it is
         self.answering = 0
@@ -33,6 +35,9 @@ class SmallEngine:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json() if request.can_read_body else {}
         self.asked.append((request.path, body))
+        if request.path == "/health" and self.deaf:
+            self.deaf -= 1
+            await asyncio.sleep(60)
         while self.busy:
             await asyncio.sleep(0.01)
         if self.status is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import openai
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import delete, func, select, text, update
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
@@ -19,7 +19,7 @@ from local_llm.permissions import Caller
 from local_llm.projects import ProjectStore
 from local_llm.retention import Retention
 from local_llm.settings import ServerSettings, Settings, load_settings
-from local_llm.state import ChatRow, State
+from local_llm.state import AuditEntry, ChatRow, Key, Project, State, UsageRow
 from serving.answering.events import TokenUsage
 from serving.chats.assembling import streamed_answer
 from serving.gateway import create_app
@@ -411,6 +411,24 @@ def test_chats_that_cannot_be_written_wait(client: openai.OpenAI, gateway: TestC
     with state.session() as session:
         session.execute(text("ALTER TABLE away RENAME TO chats"))
     assert client.chat.completions.retrieve(made.id).id == made.id
+
+
+def test_chats_of_a_project_that_is_removed_hold_up_no_others(tmp_path: Path) -> None:
+    with running_gateway(tmp_path / "going") as world:
+        projects, keys = ProjectStore(world.state), KeyStore(world.state)
+        going = projects.create("going", store_chats=True)
+        projects.update(world.admin.project_id, store_chats=True)
+        secret = keys.create(going.id, "app").secret
+        with running(TellingEngine(), world.settings.place.socket("engine")):  # type: ignore[arg-type]
+            with world.state.session() as session:  # nothing is written meanwhile
+                ask(client_of(world.gateway, secret))
+                session.execute(delete(Key).where(Key.project_id == going.id))
+                session.execute(delete(AuditEntry).where(AuditEntry.project_id == going.id))
+                session.execute(delete(UsageRow).where(UsageRow.project_id == going.id))
+                session.execute(delete(Project).where(Project.id == going.id))
+            made = ask(world.client())
+            assert world.client().chat.completions.retrieve(made.id).id == made.id
+            assert chat_count(world.state) == 1
 
 
 def chat_count(state: State) -> int:

@@ -220,6 +220,21 @@ def test_a_command_that_cannot_be_made_now_is_tried_again(stop: Settings, box: C
     assert server.told == ["engine cannot be started: the disk is full; trying again in 2 s"]
 
 
+def test_whatever_keeps_one_from_starting_ends_no_other(stop: Settings, box: Callable[..., Box]) -> None:
+    server = box()
+    engine, failures = server.engine, iter([KeyError("r")])
+    command = engine.command
+
+    def make() -> list[str]:
+        for failure in failures:
+            raise failure
+        return list(command() if callable(command) else command)
+
+    engine.command = make
+    server.look_until(lambda: server.runs)
+    assert server.told == ["engine cannot be started: KeyError: 'r'; trying again in 2 s"]
+
+
 def processes_of(group: int) -> list[int]:
     """Those that live, zombies left out."""
     members = []

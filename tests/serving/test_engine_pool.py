@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from index.client import AsyncIndexClient
 from local_llm.errors import LocalLLMError, UnavailableError
 from local_llm.settings import Settings, load_settings
 from local_llm.state import Adapter
-from serving.engine_client import EngineClient, EngineError
+from serving import engine_client
+from serving.engine_client import MOST_SILENCES, EngineClient, EngineError
 from serving.engine_pool import EnginePool
 from serving.loaded_adapters import AdapterRefusedError
+from serving.readiness import HOLDS_SECONDS, Readiness
 from serving.remote_engines import remote_engines
 from serving.whereabouts import remote
 
@@ -193,6 +196,66 @@ def test_an_engine_that_says_nothing_is_left_out(farm: Farm) -> None:
         assert farm.chats[1] == 1
 
     farm.run(story, timeout_seconds=1)
+
+
+def test_an_engine_that_is_late_once_is_neither_left_out_nor_forgotten(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One answer about its health that took 2 s left it out, and anybody could ask for that at /ready."""
+    monkeypatch.setattr(engine_client, "HEALTH_TIMEOUT_SECONDS", 0.3)
+
+    async def story(pool: EnginePool) -> None:
+        for _ in range(3):
+            await asyncio.gather(*(ask(pool, adapter()) for _ in range(3)))
+        late = pool._members[1]
+        farm.engines[1].deaf = MOST_SILENCES - 1
+        assert (await pool.status()).each == (True, True, True)
+        await until(lambda: farm.engines[1].deaf == 0)
+        assert late.well
+        assert late.client.knows_adapter(adapter().name)
+        farm.engines[1].deaf = 100
+        assert (await pool.status()).up
+        await until(lambda: not late.well)
+        assert (await pool.status()).each == (True, False, True)
+
+    farm.run(story)
+
+
+def test_a_single_engine_is_down_once_it_was_silent_in_a_row(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_client, "HEALTH_TIMEOUT_SECONDS", 0.3)
+
+    async def story(pool: EnginePool) -> None:
+        engine, client = farm.engines[0], pool._members[0].client
+        engine.deaf = 1
+        assert not await client.ready(), "it never was"
+        assert await client.ready()
+        engine.deaf = 1
+        assert [await client.ready() for _ in range(2)] == [True, True]
+        engine.deaf = MOST_SILENCES
+        assert [await client.ready() for _ in range(MOST_SILENCES)] == [True] * (MOST_SILENCES - 1) + [False]
+        assert await client.ready()
+        farm.stop(0)
+        assert not await client.ready()
+
+    farm.run(story)
+
+
+def test_however_many_ask_whether_it_is_ready_it_is_looked_at_once(farm: Farm) -> None:
+    class SmallIndex(AsyncIndexClient):
+        async def ready(self) -> bool:
+            return True
+
+    async def story(pool: EnginePool) -> None:
+        readiness = Readiness(pool, SmallIndex(farm.folder / "index.sock"))
+        for _ in range(3):
+            seen = await asyncio.gather(*(readiness.look() for _ in range(50)))
+            assert {one.engine.each for one in seen} == {(True, True, True)}
+        assert [len(engine.asked) for engine in farm.engines] == [1, 1, 1]
+        await asyncio.sleep(HOLDS_SECONDS)
+        farm.stop(1)
+        assert (await readiness.look()).engine.each == (True, False, True)
+
+    farm.run(story)
 
 
 def test_what_the_engine_refuses_is_told_and_harms_nobody(farm: Farm) -> None:

@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,9 +11,11 @@ import openai
 import pytest
 from starlette.testclient import TestClient
 
+from local_llm.adapters import AdapterRegistry, AdapterRun, checkpoint_name
 from local_llm.errors import LocalLLMError, LockedError
 from local_llm.files import FINE_TUNE, FileStore
 from local_llm.keys import KeyStore
+from local_llm.models import ModelStore
 from local_llm.permissions import Caller, local_admin
 from local_llm.settings import Settings
 from local_llm.state import Job, Project, State
@@ -20,6 +23,7 @@ from serving.error_responses import respond
 from training import leases
 from training.leases import Lease
 
+from ..handmade_adapters import write_adapter
 from .conftest import BASE, chat_lines, preference_lines
 from .test_files import refused
 
@@ -166,6 +170,40 @@ def test_a_checkpoint_is_the_apis(gateway: TestClient, client: openai.OpenAI, st
     assert found.metrics.model_dump(exclude_none=True) == {"step": 4, **metrics}
     page = gateway.get(f"{JOBS}/{job.id}/checkpoints").json()
     assert page["first_id"] == page["last_id"] == found.id
+
+
+def test_a_model_that_a_key_may_not_see_is_named_to_it_by_no_job(
+    gateway: TestClient, client: openai.OpenAI, state: State, settings: Settings, tmp_path: Path, file_id: str
+) -> None:
+    job = client.fine_tuning.jobs.create(training_file=file_id, model=BASE)
+    lease, name = running(state, job.id), f"ft:{BASE}:local::abcd1234"
+    registry, base = AdapterRegistry(settings, state), ModelStore(settings.place.models).get(BASE)
+    run = AdapterRun(data_sha256="d", settings={}, metrics={}, versions={}, job_id=job.id)
+    for step, allow in ((4, ["user:ana"]), (None, ["user:ana"])):
+        named = name if step is None else checkpoint_name(name, step)
+        registry.publish(
+            write_adapter(tmp_path / f"adapter-{step}"), base=base, name=named, project_id=state.local_project_id(),
+            run=run, step_number=step, allow=allow,
+        )  # fmt: skip
+        leases.add_checkpoint(state, lease, step_number=step or 8, model_name=named, metrics={})
+    leases.succeed(state, lease, fine_tuned_model=name, trained_tokens=1)
+    for principal, sees in (("user:ana", True), ("user:ben", False)):
+        key = KeyStore(state).create(state.local_project_id(), principal, principals=[principal])
+        headers = {"authorization": f"Bearer {key.secret}"}
+
+        def told(path: str, headers: dict[str, str] = headers) -> Any:
+            answer = gateway.get(path, headers=headers)
+            assert answer.status_code == 200
+            return answer.json()
+
+        for shown in (told(f"{JOBS}/{job.id}"), told(JOBS)["data"][0]):
+            assert (shown["status"], shown["fine_tuned_model"]) == ("succeeded", name if sees else None)
+        assert len(told(f"{JOBS}/{job.id}/checkpoints")["data"]) == (2 if sees else 0)
+        assert (name in str(told(f"{JOBS}/{job.id}/events"))) is sees
+        assert (name in str(told("/v1/models"))) is sees
+        chat = {"model": name, "messages": [{"role": "user", "content": "x"}]}
+        status = gateway.post("/v1/chat/completions", json=chat, headers=headers).status_code
+        assert status == (503 if sees else 404)  # no engine runs here
 
 
 def test_jobs_are_filtered_by_metadata(gateway: TestClient, client: openai.OpenAI, file_id: str) -> None:

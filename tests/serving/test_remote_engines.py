@@ -2,6 +2,7 @@
 
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from local_llm.permissions import local_admin
 from local_llm.settings import Settings, load_settings
 from local_llm.state import open_state
 from serving.gateway import create_app
+from serving.readiness import HOLDS_SECONDS
 from serving.remote_engines import remote_engines
 
 from ..handmade_adapters import write_adapter, write_base
@@ -80,6 +82,7 @@ def test_chats_and_adapters_go_to_engines_elsewhere(tmp_path: Path) -> None:
 
             assert gateway.get("/ready").json()["engines"] == ["up", "up"]
             stack.close()  # the second engine's machine is gone
+            time.sleep(HOLDS_SECONDS)
             ready = gateway.get("/ready").json()
             assert (ready["engine"], ready["engines"]) == ("up", ["up", "down"])
             assert client.chat.completions.create(model=BASE, messages=CHAT).choices

@@ -16,7 +16,7 @@ from local_llm.errors import ModelNotFoundError
 from local_llm.models import ModelStore
 from local_llm.permissions import Caller
 from local_llm.profiles import Profile, ProfileStore
-from local_llm.settings import Settings
+from local_llm.settings import ProfileSettings, Settings
 from local_llm.state import Adapter, State, open_state
 from serving.answering import targets
 from serving.answering.targets import Target, Targets
@@ -158,6 +158,17 @@ def test_what_one_caller_may_name_is_not_kept_for_another(made: Targets, admin: 
     ):
         assert is_unknown(made, stranger, TUNED)
     assert made.resolve(replace(admin, models=("gpt-4o",)), "gpt-4o").model == BASE
+
+
+def test_a_profile_of_the_settings_is_no_way_around_a_scope(
+    settings: Settings, state: State, profiles: CountingProfiles, registry: AdapterRegistry, admin: Caller
+) -> None:
+    declared = DeclaredProfiles(state, profiles, {"plain": ProfileSettings(strategy="base")})
+    declared.adopt()
+    made = Targets(state, ModelStore(settings.place.models).get(BASE).manifest, profiles, declared, registry, {})
+    assert made.resolve(admin, "plain").profile is not None
+    assert is_unknown(made, replace(admin, models=("another",)), "plain")
+    assert not is_unknown(made, replace(admin, models=("plain",)), "plain")
 
 
 def test_what_is_kept_is_bounded(made: Targets, admin: Caller, monkeypatch: pytest.MonkeyPatch) -> None:

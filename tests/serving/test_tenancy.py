@@ -212,6 +212,28 @@ def test_after_all_that_nothing_is_missing(box: Box) -> None:
     assert box.ask("admin", "GET", "/v1/fine_tuning/jobs/{job_id}").json()["status"] == "queued"
 
 
+def test_every_reading_of_documents_is_in_the_audit_log(box: Box) -> None:
+    counted = {"model": BASE, "input": QUESTION, "tools": [SEARCH]}
+    reads = [
+        ("GET", "/passages/{collection}/{document_id}?version=1", None, "document.read", "document_id"),
+        ("GET", "/v1/vector_stores/{store_id}/files/{file_id}/content", None, "document.read", "document_id"),
+        ("GET", "/v1/files/{file_id}/content", None, "file.downloaded", "file_id"),
+        ("GET", "/v1/chat/completions/export?with_context=true", None, "chat.exported", None),
+        ("POST", "/v1/responses/input_tokens", counted, "vector_store.searched", None),
+    ]
+    for method, path, body, action, named in reads:
+        answer = box.ask("ana", method, path, body)
+        assert answer.status_code == 200 or body is counted, (path, answer.text)  # this engine cannot count
+        box.services.audit.flush()
+        (entry,) = box.services.audit.find(AuditQuery(limit=1))[0]
+        assert (entry.action, entry.object_id) == (action, named and box.ids[named]), path
+        assert entry.key_id is not None
+        if action in ("document.read", "vector_store.searched"):
+            assert entry.detail["vector_store_id"] == box.ids["store_id"]
+        if action == "vector_store.searched":
+            assert [one["id"] for one in entry.detail["documents"]] == [box.ids["document_id"]]
+
+
 def test_every_write_is_in_the_audit_log(box: Box) -> None:
     """Runs last: it deletes. What each route is to leave there; a new one that writes has to be added."""
     writes = [

@@ -30,6 +30,7 @@ from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import Job, JobEvent, State
 from training import jobs, leases
+from training.audience import shared
 from training.failures import LossError, StoppedError
 from training.hyperparameters import Hyperparameters
 from training.job_request import JobRequest
@@ -143,6 +144,40 @@ def test_the_result_file_is_for_the_key_that_made_the_job(
     assert files.get(result, admin).id == result
     with pytest.raises(NotFoundError):
         files.get(result, ben)
+
+
+def test_what_was_trained_on_restricted_files_is_for_those_who_may_see_all_of_them(
+    settings: Settings, state: State, admin: Caller, training_file: Path, queue
+) -> None:  # type: ignore[no-untyped-def]
+    """The whole project was answered by a model that had learned what only some may read."""
+    job, lease = queue(validation=training_file)
+    files, registry = FileStore(settings, state), AdapterRegistry(settings, state)
+    files.set_allows({job.training_file: ["user:ana", "group:support"], job.validation_file: ["group:support"]})
+    name = run_job(settings, state, lease)
+    ana = Caller(admin.project_id, "member", principals=("user:ana",), key_id="key_ana")
+    ben = replace(ana, principals=("group:support",), key_id="key_ben")
+    for caller in (ben, admin):
+        assert registry.get(name, caller).allow == ["group:support"]
+        assert registry.hidden(caller, [job.id]) == set()
+    with pytest.raises(ModelNotFoundError):
+        registry.get(name, ana)
+    assert registry.list(ana) == []
+    assert registry.hidden(ana, [job.id]) == {name}
+    (result,) = jobs.get_job(state, job.id, admin).result_files
+    assert files.get(result, ben).allow == ["group:support"]
+    with pytest.raises(NotFoundError):
+        files.get(result, ana)
+
+
+@pytest.mark.parametrize(
+    ("allows", "allow"),
+    [
+        ([], None), ([None, None], None), ([["a"], None], ["a"]), ([["b", "a"], ["a", "b", "c"]], ["a", "b"]),
+        ([["a"], ["b"]], []), ([[], None], []),
+    ],
+)  # fmt: skip
+def test_an_audience_is_within_each_of_those_it_is_made_from(allows: list[Any], allow: list[str] | None) -> None:
+    assert shared(*allows) == allow
 
 
 def test_a_file_with_mistakes_fails_the_job_and_publishes_nothing(
