@@ -107,6 +107,10 @@ class Answered:
     usage: TokenUsage = field(default_factory=TokenUsage)
     numbers: set[int] = field(default_factory=set)
 
+    @property
+    def total(self) -> int:
+        return len(self.numbers)
+
     def note(self, entry: Entry) -> None:
         if entry.number in self.numbers:
             return

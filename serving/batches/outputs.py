@@ -4,14 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import delete
 
 from local_llm.files import BATCH_OUTPUT, FileStore
 from local_llm.identifiers import new_id
-from local_llm.permissions import Caller, key_principal, local_admin
+from local_llm.permissions import Caller, key_principal
 from local_llm.state import BatchRow, File, State
+from serving.batches import leases
 from serving.batches.asking import Reply
 from serving.batches.journal import AnsweredLines, Entry
+from serving.batches.leases import Lease
 from serving.batches.requests import InputProblem, Request, read_requests
 from serving.bodies import dump_json
 
@@ -66,16 +68,23 @@ def publish(
     )
 
 
-def withdraw(state: State, files: FileStore, row: BatchRow) -> None:
-    """Deletes what an earlier try to publish left, which nobody was ever told of."""
-    names = [_filename(row, kind) for kind in ("output", "errors")]
-    query = select(File.id).where(
-        File.project_id == row.project_id, File.purpose == BATCH_OUTPUT, File.filename.in_(names)
-    )
-    with state.reading() as session:
-        left = list(session.scalars(query))
-    for file_id in left:
-        files.delete(file_id, local_admin(row.project_id))
+def withdraw(state: State, files: FileStore, lease: Lease) -> None:
+    """Deletes what an earlier try to publish left, which nobody was ever told of.
+
+    Raises: LeaseLostError, deleting nothing: from then on such files may be those that the row names.
+    """
+    with state.session() as session:
+        row = leases.held(session, lease)
+        named = [file_id for file_id in (row.output_file_id, row.error_file_id) if file_id is not None]
+        left = delete(File).where(
+            File.project_id == row.project_id,
+            File.purpose == BATCH_OUTPUT,
+            File.filename.in_([_filename(row, kind) for kind in ("output", "errors")]),
+            File.id.not_in(named),
+        )
+        gone = list(session.scalars(left.returning(File.id)))
+    for file_id in gone:
+        files.path(file_id).unlink(missing_ok=True)
 
 
 def _unasked(lines: AnsweredLines, reason: InputProblem, source: Path) -> dict[int, bytes]:

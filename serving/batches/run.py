@@ -8,6 +8,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +43,11 @@ class Ending:
 CANCELLED = Ending("cancelled", InputProblem("batch_cancelled", "the batch was cancelled before this was asked"))
 EXPIRED = Ending(
     "expired", InputProblem("batch_expired", "this could not be answered before the completion window was over")
+)
+# Of a batch whose input nobody came to check there are no lines to speak of: this is said of it as a whole.
+NEVER_BEGUN = InputProblem(
+    "batch_expired",
+    "the completion window was over before the batch had its turn; nothing of it was asked, send it again",
 )
 FULL = Ending(
     "failed",
@@ -189,16 +195,18 @@ class BatchRun:
     def _finish(self, ending: Ending | None) -> None:
         """Both files, then the row that names them: who is told of a file finds it."""
         services, row = self._services, self._row
-        withdraw(services.state, services.files, row)
+        withdraw(services.state, services.files, self._lease)
         lines = AnsweredLines(self._folder)
         source = services.files.path(row.input_file_id)
-        # Of an input that nobody checked there are no lines to speak of.
-        speaks = source.exists() and leases.load(services.state, self._lease).in_progress_at is not None
+        held = leases.load(services.state, self._lease)
+        checked = held.in_progress_at is not None
         reason = ending.reason if ending else None
-        published = publish(services.files, row, lines, reason, source if speaks else None, self._allow())
-        if speaks and ending in (EXPIRED, FULL) and not published.unasked:
-            ending = None  # all was answered; only telling so came late
+        published = publish(
+            services.files, row, lines, reason, source if checked and source.exists() else None, self._allow()
+        )
         counts = Counts(lines.answered.completed, lines.answered.failed + published.unasked, lines.answered.usage)
+        if checked and ending in (EXPIRED, FULL) and lines.answered.total == held.total:
+            ending = None  # all was answered; only telling so came late
         try:
             leases.end(
                 services.state,
@@ -207,12 +215,13 @@ class BatchRun:
                 counts=counts,
                 output_file_id=published.output_file_id,
                 error_file_id=published.error_file_id,
-                problems=[reason] if reason and ending and ending.status == "failed" else None,
+                problems=_problems(ending, checked),
             )
         except leases.LeaseLostError:
             for file_id in (published.output_file_id, published.error_file_id):
                 if file_id is not None:
-                    services.files.delete(file_id, local_admin(row.project_id))
+                    with suppress(NotFoundError):  # whoever has the batch now withdrew it
+                        services.files.delete(file_id, local_admin(row.project_id))
             raise
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -243,3 +252,10 @@ class BatchRun:
                 await self._renew()
         finally:
             task.cancel()
+
+
+def _problems(ending: Ending | None, checked: bool) -> list[InputProblem] | None:
+    """What is told of the batch as a whole."""
+    if ending is not None and ending.status == "failed":
+        return [ending.reason]
+    return [NEVER_BEGUN] if ending is EXPIRED and not checked else None
