@@ -14,7 +14,7 @@ from serving.batches import leases
 from serving.batches.asking import Reply
 from serving.batches.journal import AnsweredLines, Entry
 from serving.batches.leases import Lease
-from serving.batches.requests import InputProblem, Request, read_requests
+from serving.batches.requests import InputProblem, Line, read_requests
 from serving.bodies import dump_json
 
 NO_LIMIT = 1 << 62
@@ -27,12 +27,12 @@ class Published:
     unasked: int
 
 
-def entry_of(request: Request, reply: Reply) -> Entry:
+def entry_of(line: Line, reply: Reply) -> Entry:
     """The reply as a line of the output; its body stays as it is."""
-    head = dump_json({"id": new_id("batch_req_"), "custom_id": request.custom_id})[:-1]
+    head = dump_json({"id": new_id("batch_req_"), "custom_id": reply.custom_id})[:-1]
     about = dump_json({"status_code": reply.status, "request_id": reply.request_id})[:-1]
     text = head + b',"response":' + about + b',"body":' + reply.body + b'},"error":null}'
-    return Entry(request.number, reply.succeeded, reply.usage, text)
+    return Entry(line.number, reply.succeeded, reply.usage, text)
 
 
 def principals_of(row: BatchRow, maker: Caller | None, input_allow: list[str] | None) -> list[str] | None:

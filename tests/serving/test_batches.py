@@ -17,6 +17,7 @@ from local_llm.permissions import Caller
 from local_llm.projects import ProjectStore
 from local_llm.settings import Settings
 from local_llm.state import BatchRow, File, State
+from serving.batches.asking import MOST_TRIES
 
 from .conftest import BASE
 from .recording_engine import running
@@ -148,7 +149,7 @@ def test_responses_have_their_own_endpoint_too(client: openai.OpenAI, engine: Te
 
 
 def test_what_the_engine_refuses_is_in_the_error_file(client: openai.OpenAI, engine: TellingEngine) -> None:
-    engine.fail = {"bad": [400], "odd": [500]}
+    engine.fail = {"bad": [400], "odd": [501] * MOST_TRIES}
     lines = [line("a", "bad"), line("b", "good"), line("c", "odd")]
     lines.append(line("d", "", body={"model": BASE, "messages": []}))
     batch = wait(client, create(client, lines))
@@ -159,7 +160,7 @@ def test_what_the_engine_refuses_is_in_the_error_file(client: openai.OpenAI, eng
     errors = read(client, batch.error_file_id)
     assert [(one["custom_id"], one["response"]["status_code"]) for one in errors] == [
         ("a", 400),
-        ("c", 500),
+        ("c", 501),
         ("d", 400),
     ]
     assert errors[0]["response"]["body"]["error"]["message"] == "no bad"
