@@ -131,7 +131,7 @@ class AdapterRegistry:
             row = session.scalars(select(Adapter).where(Adapter.name == name)).first()
         if row is None or row.project_id != caller.project_id or not caller.may_see(row.allow):
             raise ModelNotFoundError(
-                f"The model `{name}` does not exist or you do not have access to it.", param="model"
+                f"The model `{name:.160}` does not exist or you do not have access to it.", param="model"
             )
         return row
 

@@ -34,7 +34,9 @@ class CreateEmbeddings(Body):
     input_type: Literal["query", "document"] = "document"
 
 
-async def embed(services: Services, caller: Caller, body: dict[str, Any], record: Record | None = None) -> bytes:
+async def embed(
+    services: Services, caller: Caller, body: dict[str, Any], record: Record | None = None, *, batch: bool = False
+) -> bytes:
     """The answer to a body of /v1/embeddings, as JSON. `record`: of the request, where there is one.
 
     Raises: RequestValidationError, InvalidInputError, ModelNotFoundError, UnavailableError.
@@ -47,7 +49,7 @@ async def embed(services: Services, caller: Caller, body: dict[str, Any], record
         )
     found = await services.index.embed(caller, inputs_of(asked.input), model=model, kind=asked.input_type)
     services.usage.count(caller, model, "embeddings", input_tokens=found.tokens)
-    services.limits.spent(caller, found.tokens)
+    services.limits.spent(caller, found.tokens, batch=batch)
     services.observer.embedded(record, found.model, found.tokens)
     dimension = len(found.vectors[0])
     if asked.dimensions not in (None, dimension):

@@ -1,11 +1,14 @@
 """What one key may use: requests and tokens a minute, refilled all the time, and tokens a day.
 
 An answer's tokens are known when it has ended. So a key that has any left may ask; what it takes beyond is a debt
-that it waits for. Several gateway processes each keep their part of a minute's limit.
+that it waits for. A key's batches, which ask many things at once, ask only as many as what is left is likely to be
+enough for, and their debt is never more than a minute's worth: so long an interactive request may have to wait.
+Several gateway processes each keep their part of a minute's limit.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +19,10 @@ MINUTE_SECONDS = 60.0
 DAY_SECONDS = 24 * 3600
 # A full bucket is as good as a new one: beyond so many they are forgotten.
 MOST_KEYS = 10_000
+# When what other requests of a key's batches will take is not known yet: soon it is.
+SOON_SECONDS = 1.0
+# How much the latest request of a batch tells of what the next will take.
+LATEST_SHARE = 0.2
 
 Header = tuple[bytes, bytes]
 
@@ -55,6 +62,22 @@ class _Bucket:
         return max(0.0, (level - self.level) * MINUTE_SECONDS / self.limit)
 
 
+@dataclass
+class _UnderWay:
+    """Requests of a key's batches that are being answered, and how many tokens each is likely to take."""
+
+    count: int = 0
+    each: float | None = None
+
+    @property
+    def expected(self) -> float | None:
+        """None: nobody knows yet."""
+        return 0.0 if not self.count else None if self.each is None else self.count * self.each
+
+    def learn(self, tokens: int) -> None:
+        self.each = tokens if self.each is None else self.each + LATEST_SHARE * (tokens - self.each)
+
+
 class Limits:
     """All on one event loop."""
 
@@ -71,6 +94,7 @@ class Limits:
         self._limits_of = limits_of
         self._clock = clock
         self._buckets: dict[tuple[str, str], _Bucket] = {}
+        self._batches: dict[str, _UnderWay] = {}
 
     def enter(self, caller: Caller) -> None:
         """Counts a request.
@@ -90,13 +114,36 @@ class Limits:
                 raise self._refusal("requests", limits.requests_per_minute, requests.seconds_until(1))
             requests.level -= 1
 
-    def spent(self, caller: Caller, tokens: int) -> None:
+    @contextmanager
+    def batch(self, caller: Caller) -> Iterator[None]:
+        """The block is a try of a request of a batch. It counts no request: its tokens are what is looked at.
+
+        Raises: RateLimitError with the time until it is welcome.
+        """
+        limits, key_id = self._limits_of(caller), caller.key_id
+        if limits is None or key_id is None:
+            yield
+            return
+        under_way = self._under_way(key_id)
+        self._check_day(key_id, limits.tokens_per_day, under_way.expected)
+        self._check_minute(key_id, limits.tokens_per_minute, under_way.expected)
+        under_way.count += 1
+        try:
+            yield
+        finally:
+            under_way.count -= 1
+
+    def spent(self, caller: Caller, tokens: int, *, batch: bool = False) -> None:
         """What a request took, when it has ended."""
         limits = self._limits_of(caller)
-        if limits is not None and caller.key_id is not None:
-            bucket = self._bucket(caller.key_id, "tokens", limits.tokens_per_minute)
-            if bucket is not None:
-                bucket.level -= tokens
+        if limits is None or caller.key_id is None:
+            return
+        bucket = self._bucket(caller.key_id, "tokens", limits.tokens_per_minute)
+        if batch:
+            self._under_way(caller.key_id).learn(tokens)
+        if bucket is not None:
+            left = bucket.level - tokens
+            bucket.level = max(left, min(bucket.level, -bucket.limit)) if batch else left
 
     def headers(self, caller: Caller | None) -> list[Header]:
         """OpenAI's x-ratelimit headers, for those limits that are set."""
@@ -115,7 +162,8 @@ class Limits:
                 ]
         return found
 
-    def _check_day(self, key_id: str, limit: int | None) -> None:
+    def _check_day(self, key_id: str, limit: int | None, expected: float | None = 0.0) -> None:
+        """`expected`: what is under way will take; None: nobody knows."""
         if limit is None:
             return
         used = self._tokens_today(key_id)
@@ -126,6 +174,23 @@ class Limits:
                 retry_after_seconds=DAY_SECONDS - time.time() % DAY_SECONDS,
                 limit="tokens_per_day",
             )
+        if expected is None or used + expected >= limit:
+            raise self._refusal("tokens", limit, SOON_SECONDS, "day")
+
+    def _check_minute(self, key_id: str, limit: int | None, expected: float | None) -> None:
+        bucket = self._bucket(key_id, "tokens", limit)
+        if bucket is None:
+            return
+        if expected is None:
+            raise self._refusal("tokens", limit, SOON_SECONDS)
+        if bucket.level <= expected:
+            seconds = bucket.seconds_until(min(expected + 1, bucket.limit))
+            raise self._refusal("tokens", limit, max(seconds, SOON_SECONDS))
+
+    def _under_way(self, key_id: str) -> _UnderWay:
+        if key_id not in self._batches and len(self._batches) >= MOST_KEYS:
+            self._batches = {name: one for name, one in self._batches.items() if one.count}
+        return self._batches.setdefault(key_id, _UnderWay())
 
     def _bucket(self, key_id: str, kind: str, limit: int | None) -> _Bucket | None:
         if limit is None:
@@ -147,12 +212,12 @@ class Limits:
                     kept[name] = bucket
             self._buckets = kept
 
-    def _refusal(self, kind: str, limit: int | None, seconds: float) -> RateLimitError:
+    def _refusal(self, kind: str, limit: int | None, seconds: float, span: str = "minute") -> RateLimitError:
         return RateLimitError(
-            f"this key may use {limit:,} {kind} a minute, and has none left for now",
+            f"this key may use {limit:,} {kind} a {span}, and has none left for now",
             hint=f"ask again in {seconds:.1f} s",
             retry_after_seconds=seconds,
-            limit=f"{kind}_per_minute",
+            limit=f"{kind}_per_{span}",
         )
 
 

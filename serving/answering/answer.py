@@ -164,12 +164,13 @@ def _account(services: Services, answer: Answer) -> None:
     """What an answer took, also one that was broken off."""
     prepared, used = answer.prepared, answer.usage
     question, target = prepared.question, prepared.target
-    services.limits.spent(question.caller, used.input_tokens + used.output_tokens)
+    tokens, batch = used.input_tokens + used.output_tokens, question.priority != INTERACTIVE
+    services.limits.spent(question.caller, tokens, batch=batch)
     services.observer.answered(target.model, prepared.strategy, used, answer.first_seconds, question.asked_at)
     services.usage.count(
         question.caller,
         target.model,
-        "completions" if question.priority == INTERACTIVE else "batch",
+        "batch" if batch else "completions",
         input_tokens=used.input_tokens,
         cached_tokens=used.cached_tokens,
         output_tokens=used.output_tokens,

@@ -84,7 +84,7 @@ class Targets:
         if name.startswith("ft:") and caller.may_name(named, name):
             return self._adapter(caller, name)
         raise ModelNotFoundError(
-            f"The model `{name}` does not exist or you do not have access to it.",
+            f"The model `{name:.160}` does not exist or you do not have access to it.",
             hint="GET /v1/models lists what there is",
             param="model",
         )

@@ -1,15 +1,17 @@
 """What was answered of a batch, on the disk before it counts.
 
 Each holder of a batch appends to a file of its own, and the truth is all of them together: of two answers to one
-line the first found holds. So a process that was thought dead can write on without harm, a line that was cut off by
-a kill is nobody's, and the answers, which can be large, stay out of the state database. They go when the batch
-ends.
+line the first found holds. So a process that was thought dead can write on without harm, a record that is not as it
+was written (cut off by a kill or a full disk) is nobody's, and the answers, which can be large, stay out of the
+state database. They go when the batch ends.
 """
 
 import asyncio
+import logging
 import os
+import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -18,6 +20,8 @@ from local_llm.fileio import fsync_path
 from serving.answering.events import TokenUsage
 
 SUFFIX = ".journal"
+
+log = logging.getLogger("local_llm.batches")
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,26 @@ class Entry:
         fields = (
             self.number, int(self.succeeded), usage.input_tokens, usage.cached_tokens, usage.output_tokens
         )  # fmt: skip
-        return b"\t".join([*(str(one).encode() for one in fields), self.text]) + b"\n"
+        content = b"\t".join([*(str(one).encode() for one in fields), self.text])
+        return b"%08x\t%b\n" % (zlib.crc32(content), content)
 
 
 def _parse(record: bytes) -> Entry:
-    number, succeeded, tokens, cached, output, text = record.rstrip(b"\n").split(b"\t", 5)
+    """Raises: ValueError if it is not as it was written."""
+    checksum, _, content = record.rstrip(b"\n").partition(b"\t")
+    if int(checksum, 16) != zlib.crc32(content):
+        raise ValueError("the checksum is another")
+    number, succeeded, tokens, cached, output, text = content.split(b"\t", 5)
     usage = TokenUsage(int(tokens), int(cached), int(output))
     return Entry(int(number), succeeded == b"1", usage, text)
 
 
 class Journal:
-    """One holder's file. Answers that come while others are being written go to the disk together after them."""
+    """One holder's file. Answers that come while others are being written go to the disk together after them.
+
+    After a write that failed it takes no more: what would come behind a torn record could be lost with it, and what
+    the disk holds after an fsync that failed is known to nobody.
+    """
 
     def __init__(self, folder: Path, token: str):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -52,6 +65,7 @@ class Journal:
         self._handle = path.open("xb", buffering=0)
         fsync_path(folder)
         fsync_path(folder.parent)
+        self._length, self._failure = 0, ""
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -85,10 +99,19 @@ class Journal:
                     done.set_exception(error)
 
     def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._handle.write(view) :]
-        os.fsync(self._handle.fileno())
+        if self._failure:
+            raise OSError(f"an earlier write failed: {self._failure}")
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[self._handle.write(view) :]
+            os.fsync(self._handle.fileno())
+        except OSError as error:
+            self._failure = str(error)
+            with suppress(OSError):  # a torn record that stays is passed over
+                os.ftruncate(self._handle.fileno(), self._length)
+            raise
+        self._length += len(data)
 
 
 @dataclass(frozen=True)
@@ -106,6 +129,10 @@ class Answered:
     failed: int = 0
     usage: TokenUsage = field(default_factory=TokenUsage)
     numbers: set[int] = field(default_factory=set)
+
+    @property
+    def total(self) -> int:
+        return len(self.numbers)
 
     def note(self, entry: Entry) -> None:
         if entry.number in self.numbers:
@@ -155,7 +182,10 @@ def _entries(folder: Path) -> Iterator[tuple[Entry, _Place]]:
         with path.open("rb") as handle:
             start = 0
             for record in handle:
-                if not record.endswith(b"\n"):
-                    break  # cut off by a kill
-                yield _parse(record), _Place(path, start, len(record))
-                start += len(record)
+                place, start = _Place(path, start, len(record)), start + len(record)
+                try:
+                    entry = _parse(record)
+                except ValueError as error:
+                    log.warning("%s at byte %d is no answer, it is asked again: %s", path, place.start, error)
+                    continue
+                yield entry, place

@@ -5,11 +5,10 @@ refused. Several gateways share the batches in this way, and one that was killed
 """
 
 import time
-from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import or_, select
+from sqlalchemy import Select, func, not_, or_, select
 from sqlalchemy.orm import Session
 
 from local_llm.errors import ConflictError
@@ -45,33 +44,45 @@ class Counts:
     usage: TokenUsage
 
 
-def claim_next(state: State, *, lease_seconds: float = LEASE_SECONDS) -> Lease | None:
-    """The oldest batch that nobody works on, of a key that has not several in work; None if there is none."""
+def claim_next(state: State, *, lease_seconds: float = LEASE_SECONDS, ending_only: bool = False) -> Lease | None:
+    """The oldest batch that nobody works on; None if there is none.
+
+    Of a key that has several in work already, and with `ending_only` of any, it is one that has only to be brought
+    to its end: cancelled, or past its time.
+    """
     moment = time.time()
-    waits = BatchRow.status.in_(UNFINISHED) & or_(BatchRow.lease_until.is_(None), BatchRow.lease_until < moment)
+    query = _waiting(moment, ending_only)
     with state.reading() as session:  # looked at every second: writers are not held up for nothing
-        if session.scalars(select(BatchRow.id).where(waits).limit(1)).first() is None:
+        if session.scalars(query).first() is None:
             return None
     with state.session() as session:
-        held = select(BatchRow.key_id).where(BatchRow.status.in_(UNFINISHED), BatchRow.lease_until >= moment)
-        busy = Counter(session.scalars(held))
-        for row in session.scalars(select(BatchRow).where(waits).order_by(BatchRow.created_at, BatchRow.id)):
-            if busy[row.key_id] < MOST_OF_A_KEY:
-                row.lease, row.lease_until = new_id("lease_"), moment + lease_seconds
-                return Lease(row.id, row.lease)
-    return None
+        row = session.scalars(query).first()
+        if row is None:
+            return None
+        row.lease, row.lease_until = new_id("lease_"), moment + lease_seconds
+        return Lease(row.id, row.lease)
+
+
+def _waiting(moment: float, ending_only: bool) -> Select[tuple[BatchRow]]:
+    unfinished, key = BatchRow.status.in_(UNFINISHED), func.coalesce(BatchRow.key_id, "")
+    ends = or_(BatchRow.status == "cancelling", BatchRow.expires_at <= moment)
+    in_work = select(key).where(unfinished, BatchRow.lease_until >= moment, not_(ends))
+    busy = in_work.group_by(key).having(func.count() >= MOST_OF_A_KEY)
+    free = or_(BatchRow.lease_until.is_(None), BatchRow.lease_until < moment)
+    may = ends if ending_only else or_(ends, key.not_in(busy))
+    return select(BatchRow).where(unfinished, free, may).order_by(BatchRow.created_at, BatchRow.id).limit(1)
 
 
 def load(state: State, lease: Lease) -> BatchRow:
     """Raises: LeaseLostError."""
     with state.reading() as session:
-        return _held(session, lease)
+        return held(session, lease)
 
 
 def renew(state: State, lease: Lease, counts: Counts | None, *, lease_seconds: float = LEASE_SECONDS) -> BatchRow:
     """The row as it is now, told how far the work is. Raises: LeaseLostError."""
     with state.session() as session:
-        row = _held(session, lease)
+        row = held(session, lease)
         row.lease_until = time.time() + lease_seconds
         if counts is not None:
             _count(row, counts)
@@ -89,7 +100,7 @@ def release(state: State, lease: Lease, *, pause_seconds: float = 0) -> None:
 def begin(state: State, lease: Lease, found: InputSummary) -> None:
     """The input was checked. Raises: LeaseLostError."""
     with state.session() as session:
-        row = _held(session, lease)
+        row = held(session, lease)
         row.total, row.model, row.in_progress_at = found.total, found.model, now()
         if row.status == "validating":  # else it was cancelled meanwhile
             row.status = "in_progress"
@@ -98,7 +109,7 @@ def begin(state: State, lease: Lease, found: InputSummary) -> None:
 def begin_finalizing(state: State, lease: Lease) -> None:
     """Raises: LeaseLostError."""
     with state.session() as session:
-        row = _held(session, lease)
+        row = held(session, lease)
         row.finalizing_at = row.finalizing_at or now()
         if row.status == "in_progress":
             row.status = "finalizing"
@@ -116,7 +127,7 @@ def end(
 ) -> None:
     """One that is being cancelled ends cancelled, however far it came. Raises: LeaseLostError, changing nothing."""
     with state.session() as session:
-        row = _held(session, lease)
+        row = held(session, lease)
         ending = "cancelled" if row.status == "cancelling" else ending
         row.status, row.lease, row.lease_until = ending, None, None
         setattr(row, f"{ending}_at", now())
@@ -146,7 +157,7 @@ def _count(row: BatchRow, counts: Counts) -> None:
     row.cached_tokens = counts.usage.cached_tokens
 
 
-def _held(session: Session, lease: Lease) -> BatchRow:
+def held(session: Session, lease: Lease) -> BatchRow:
     """The batch, if the lease still holds it. A lease that ran out but that nobody took is still good."""
     row = session.get(BatchRow, lease.batch_id)
     if row is None or row.status not in UNFINISHED or row.lease != lease.token:

@@ -4,15 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import delete
 
 from local_llm.files import BATCH_OUTPUT, FileStore
 from local_llm.identifiers import new_id
-from local_llm.permissions import Caller, key_principal, local_admin
+from local_llm.permissions import Caller, key_principal
 from local_llm.state import BatchRow, File, State
+from serving.batches import leases
 from serving.batches.asking import Reply
 from serving.batches.journal import AnsweredLines, Entry
-from serving.batches.requests import InputProblem, Request, read_requests
+from serving.batches.leases import Lease
+from serving.batches.requests import InputProblem, Line, read_requests
 from serving.bodies import dump_json
 
 NO_LIMIT = 1 << 62
@@ -25,12 +27,12 @@ class Published:
     unasked: int
 
 
-def entry_of(request: Request, reply: Reply) -> Entry:
+def entry_of(line: Line, reply: Reply) -> Entry:
     """The reply as a line of the output; its body stays as it is."""
-    head = dump_json({"id": new_id("batch_req_"), "custom_id": request.custom_id})[:-1]
+    head = dump_json({"id": new_id("batch_req_"), "custom_id": reply.custom_id})[:-1]
     about = dump_json({"status_code": reply.status, "request_id": reply.request_id})[:-1]
     text = head + b',"response":' + about + b',"body":' + reply.body + b'},"error":null}'
-    return Entry(request.number, reply.succeeded, reply.usage, text)
+    return Entry(line.number, reply.succeeded, reply.usage, text)
 
 
 def principals_of(row: BatchRow, maker: Caller | None, input_allow: list[str] | None) -> list[str] | None:
@@ -66,16 +68,23 @@ def publish(
     )
 
 
-def withdraw(state: State, files: FileStore, row: BatchRow) -> None:
-    """Deletes what an earlier try to publish left, which nobody was ever told of."""
-    names = [_filename(row, kind) for kind in ("output", "errors")]
-    query = select(File.id).where(
-        File.project_id == row.project_id, File.purpose == BATCH_OUTPUT, File.filename.in_(names)
-    )
-    with state.reading() as session:
-        left = list(session.scalars(query))
-    for file_id in left:
-        files.delete(file_id, local_admin(row.project_id))
+def withdraw(state: State, files: FileStore, lease: Lease) -> None:
+    """Deletes what an earlier try to publish left, which nobody was ever told of.
+
+    Raises: LeaseLostError, deleting nothing: from then on such files may be those that the row names.
+    """
+    with state.session() as session:
+        row = leases.held(session, lease)
+        named = [file_id for file_id in (row.output_file_id, row.error_file_id) if file_id is not None]
+        left = delete(File).where(
+            File.project_id == row.project_id,
+            File.purpose == BATCH_OUTPUT,
+            File.filename.in_([_filename(row, kind) for kind in ("output", "errors")]),
+            File.id.not_in(named),
+        )
+        gone = list(session.scalars(left.returning(File.id)))
+    for file_id in gone:
+        files.path(file_id).unlink(missing_ok=True)
 
 
 def _unasked(lines: AnsweredLines, reason: InputProblem, source: Path) -> dict[int, bytes]:

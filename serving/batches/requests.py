@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from local_llm.errors import LocalLLMError
 from serving.bodies import dump_json
 from serving.vector_stores.requests import Body, Identifier, Metadata
-from training.examples.lines import LineError, parse_line, refuse_other_files
+from training.examples.lines import BYTE_ORDER_MARK, LineError, parse_line, refuse_other_files
 
 Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]
 ENDPOINTS: tuple[str, ...] = get_args(Endpoint)
@@ -17,6 +17,10 @@ ENDPOINTS: tuple[str, ...] = get_args(Endpoint)
 MOST_REQUESTS = 50_000
 MOST_PROBLEMS = 100
 LONGEST_CUSTOM_ID = 512
+# Longer than any name of ours: such a one is neither looked up nor told in full.
+LONGEST_MODEL_NAME = 512
+# Problems are kept in the database: of each, and of a value in it, so many characters.
+LONGEST_MESSAGE, SHOWN = 500, 80
 # As large as any other body; not a setting, since a file that was checked must stay good.
 MOST_LINE_BYTES = 16 * 1024**2
 # A file of nothing but line ends would keep us busy for minutes.
@@ -32,6 +36,15 @@ class CreateBatch(Body):
     endpoint: Endpoint
     completion_window: Literal["24h"]
     metadata: Metadata | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """Where a line of a file stands: its bytes from `start` on. `number` counts from 1."""
+
+    number: int
+    start: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -77,13 +90,16 @@ class InputCheck:
 
     def read(self, path: Path) -> InputSummary | None:
         """None if there are problems: all of them, or the first 100."""
-        for number, line in _lines(path):
-            self._look(number, line)
-            if len(self.problems) >= MOST_PROBLEMS:
-                return None
-            if self.total > MOST_REQUESTS:
-                self._add("too_many_requests", f"more than {MOST_REQUESTS:,} requests; split the file", None)
-                return None
+        try:
+            for line, data in _lines(path):
+                self._look(line.number, data)
+                if len(self.problems) >= MOST_PROBLEMS:
+                    return None
+                if self.total > MOST_REQUESTS:
+                    self._add("too_many_requests", f"more than {MOST_REQUESTS:,} requests; split the file", None)
+                    return None
+        except TooManyBlankLinesError as error:
+            self._add("too_many_blank_lines", str(error), error.number)
         if not self.total and not self.problems:
             self._add("empty_file", "the file holds no requests", None)
         if self.problems:
@@ -145,6 +161,10 @@ class InputCheck:
         if not isinstance(model, str) or not model:
             self._add("missing_required_parameter", "body.model: expected a model's name", number, "body.model")
             return
+        if len(model) > LONGEST_MODEL_NAME:
+            message = f"body.model: {model!r:.{SHOWN}}… has {len(model):,} characters; expected a model's name"
+            self._add("model_not_found", message, number, "body.model")
+            return
         refusal = self._refusal_of(model)
         if refusal is not None:
             self._add(refusal.code or refusal.type, refusal.message, number, "body.model")
@@ -160,31 +180,59 @@ class InputCheck:
         return self._models[model]
 
     def _add(self, code: str, message: str, line: int | None, param: str | None = None) -> None:
-        self.problems.append(InputProblem(code, message, line, param))
+        self.problems.append(InputProblem(code[:SHOWN], message[:LONGEST_MESSAGE], line, param))
 
 
 def read_requests(path: Path) -> Iterator[Request]:
     """The requests of a file that was checked."""
-    for number, line in _lines(path):
-        value = parse_line(line)
-        yield Request(number, value["custom_id"], value["body"])
+    for line, data in _lines(path):
+        yield _request_of(line, data)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
-    """Lines that are not blank, counted from 1; None stands for one that is too long, which is never held whole."""
+def find_requests(path: Path) -> Iterator[Line]:
+    """Where they stand, for read_request()."""
+    return (line for line, _ in _lines(path))
+
+
+def read_request(path: Path, line: Line) -> Request:
+    with path.open("rb") as handle:
+        handle.seek(line.start)
+        return _request_of(line, handle.read(line.size))
+
+
+def _request_of(line: Line, data: bytes | None) -> Request:
+    value = parse_line(data)
+    return Request(line.number, value["custom_id"], value["body"])
+
+
+class TooManyBlankLinesError(Exception):
+    """What comes behind them was not read."""
+
+    def __init__(self, number: int):
+        super().__init__(f"more than {MOST_BLANK_LINES:,} blank lines; remove them")
+        self.number = number
+
+
+def _lines(path: Path) -> Iterator[tuple[Line, bytes | None]]:
+    """Lines that are not blank; None stands for one that is too long, which is never held whole.
+
+    Raises: TooManyBlankLinesError.
+    """
     blank, most = 0, MOST_LINE_BYTES
     with path.open("rb") as handle:
-        number = 0
+        number = start = 0
         while piece := handle.readline(most + 1):
             number += 1
-            whole = piece.endswith(b"\n") or len(piece) <= most
+            size, whole = len(piece), piece.endswith(b"\n") or len(piece) <= most
             while not piece.endswith(b"\n") and (more := handle.readline(most)):
                 piece = more
-            if number == 1:
-                piece = piece.removeprefix(b"\xef\xbb\xbf")
-            if whole and not piece.strip():
+                size += len(more)
+            data = piece.removeprefix(BYTE_ORDER_MARK) if number == 1 else piece
+            if whole and not data.strip():
                 blank += 1
                 if blank > MOST_BLANK_LINES:
-                    return
-                continue
-            yield number, piece if whole else None
+                    raise TooManyBlankLinesError(number)
+            else:
+                line = Line(number, start + len(piece) - len(data), len(data))
+                yield line, data if whole else None
+            start += size

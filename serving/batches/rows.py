@@ -1,9 +1,9 @@
 """Batches as their clients see them: created, listed, cancelled. Whoever works on one holds a lease (leases.py)."""
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
-from local_llm.errors import ConflictError, InvalidInputError, NotFoundError
+from local_llm.errors import ConflictError, InvalidInputError, NotFoundError, RateLimitError
 from local_llm.files import BATCH
 from local_llm.identifiers import new_ordered_id, now
 from local_llm.permissions import Caller
@@ -11,15 +11,22 @@ from local_llm.state import BatchRow, File, State
 from serving.batches.requests import CreateBatch
 
 WINDOW_SECONDS = 24 * 3600
+# Unfinished ones. Whoever works on batches looks through them every second.
+MOST_OF_A_KEY, MOST_OF_A_PROJECT = 100, 1000
+ADVISED_SECONDS = 60
 
 # A batch goes: validating, in_progress, finalizing, and completed, failed or expired; or cancelling and cancelled.
 UNFINISHED = ("validating", "in_progress", "finalizing", "cancelling")
 
 
 def create_batch(state: State, caller: Caller, asked: CreateBatch, server_url: str) -> BatchRow:
-    """Acknowledged from here on; its lines are checked by whoever takes it. Raises: InvalidInputError."""
+    """Acknowledged from here on; its lines are checked by whoever takes it.
+
+    Raises: InvalidInputError; RateLimitError if too many have not ended.
+    """
     with state.session() as session:
         _refuse_file(session, caller, asked.input_file_id)
+        _refuse_too_many(session, caller)
         created_at = now()
         row = BatchRow(
             id=new_ordered_id("batch_"),
@@ -73,6 +80,19 @@ def _get(session: Session, batch_id: str, caller: Caller, param: str) -> BatchRo
     if row is None or row.project_id != caller.project_id:
         raise NotFoundError(f"No batch found with id '{batch_id:.80}'.", param=param)
     return row
+
+
+def _refuse_too_many(session: Session, caller: Caller) -> None:
+    waiting = select(func.count()).where(BatchRow.project_id == caller.project_id, BatchRow.status.in_(UNFINISHED))
+    mine = waiting.where(BatchRow.key_id == caller.key_id)
+    for whose, count, most in (("this key", mine, MOST_OF_A_KEY), ("the project", waiting, MOST_OF_A_PROJECT)):
+        if (session.scalar(count) or 0) >= most:
+            raise RateLimitError(
+                f"{whose} has {most:,} batches that have not ended, and may have no more",
+                hint="wait for some, cancel some, or put more requests into one",
+                retry_after_seconds=ADVISED_SECONDS,
+                limit="batches",
+            )
 
 
 def _refuse_file(session: Session, caller: Caller, file_id: str) -> None:

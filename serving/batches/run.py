@@ -7,8 +7,9 @@ before the row said so is withdrawn first.
 import asyncio
 import shutil
 import time
-from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,40 +19,18 @@ from local_llm.permissions import Caller, local_admin
 from local_llm.state import BatchRow
 from serving.admission import BATCH_SHARE
 from serving.batches import leases
-from serving.batches.asking import Asker
+from serving.batches.asking import Asker, Source
+from serving.batches.endings import CANCELLED, EXPIRED, FULL, NO_FILE, Ending, problems_of
 from serving.batches.journal import Answered, AnsweredLines, Journal, read_answered
-from serving.batches.leases import Counts, End, Lease
+from serving.batches.leases import Counts, Lease
 from serving.batches.outputs import entry_of, principals_of, publish, withdraw
-from serving.batches.requests import InputCheck, InputProblem, Request, read_requests
+from serving.batches.requests import MOST_LINE_BYTES, InputCheck, InputProblem, Line, find_requests
 from serving.embeddings import EMBEDDINGS, refuse_unknown_encoder
 from serving.services import Services
 
 RENEW_SECONDS = 2.0
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a batch ends before all is answered: its status, and what is said of each line that was not asked."""
-
-    status: End
-    reason: InputProblem
-
-
-CANCELLED = Ending("cancelled", InputProblem("batch_cancelled", "the batch was cancelled before this was asked"))
-EXPIRED = Ending(
-    "expired", InputProblem("batch_expired", "this could not be answered before the completion window was over")
-)
-FULL = Ending(
-    "failed",
-    InputProblem(
-        "quota_exceeded",
-        "the project's files and the answers so far take all that they may; delete files that are no longer needed "
-        "or have the quota raised (server.project_quota_bytes, or the project's own), and send the rest again",
-    ),
-)
-NO_FILE = Ending("failed", InputProblem("input_file_deleted", "the input file was deleted", param="input_file_id"))
 
 
 class BatchRun:
@@ -71,7 +50,7 @@ class BatchRun:
     async def run(self) -> None:
         state, ending = self._services.state, await asyncio.to_thread(self._ending, self._row)
         if ending is None and self._row.in_progress_at is None:
-            problems = await self._renewing(asyncio.to_thread(self._check))
+            problems = await self._renewing(self._reading(self._check))
             if problems:
                 await asyncio.to_thread(leases.end, state, self._lease, "failed", problems=problems)
                 return
@@ -79,7 +58,18 @@ class BatchRun:
         if ending is None:
             ending = await self._ask_all()
         await asyncio.to_thread(leases.begin_finalizing, state, self._lease)
-        await self._renewing(asyncio.to_thread(self._finish, ending))
+        await self._renewing(self._reading(partial(self._finish, ending)))
+
+    async def _reading(self, work: Callable[[], T]) -> T:
+        """The result of what reads the input line by line, when there is room for its longest."""
+        size = await asyncio.to_thread(self._input_bytes)
+        async with self._asker.room.hold(min(size, MOST_LINE_BYTES)):
+            return await asyncio.to_thread(work)
+
+    def _input_bytes(self) -> int:
+        with suppress(FileNotFoundError):
+            return self._services.files.path(self._row.input_file_id).stat().st_size
+        return 0
 
     # Checking
 
@@ -124,13 +114,14 @@ class BatchRun:
             await journal.close()
 
     async def _ask_rest(self, journal: Journal) -> Ending | None:
-        requests, ending = self._unanswered(), None
+        lines, ending, row = self._unanswered(), None, self._row
+        source = Source(self._services.files.path(row.input_file_id), row.endpoint, row.server_url)
         slots = asyncio.Semaphore(self._at_once)
 
-        async def ask(request: Request) -> None:
+        async def ask(line: Line) -> None:
             try:
-                reply = await self._asker.ask(request, self._row.endpoint, self._row.server_url, self._caller)
-                entry = entry_of(request, reply)
+                reply = await self._asker.ask(line, source, self._caller)
+                entry = entry_of(line, reply)
                 await journal.add(entry)
                 self._answered.note(entry)
             finally:
@@ -140,22 +131,22 @@ class BatchRun:
             async with asyncio.TaskGroup() as group:
                 while True:
                     await slots.acquire()
-                    request = await asyncio.to_thread(next, requests, None)
-                    if request is None:
+                    line = await asyncio.to_thread(next, lines, None)
+                    if line is None:
                         break
-                    group.create_task(ask(request))
+                    group.create_task(ask(line))
         except* AuthenticationError as errors:
             ending = Ending("failed", InputProblem("key_revoked", str(errors.exceptions[0])))
         except* FileNotFoundError:
             ending = NO_FILE
         return ending
 
-    def _unanswered(self) -> Iterator[Request]:
+    def _unanswered(self) -> Iterator[Line]:
         """Raises: FileNotFoundError while it is read."""
         # Those answered by now: what this holder adds lies behind the place up to which was read.
         answered = frozenset(self._answered.numbers)
         path = self._services.files.path(self._row.input_file_id)
-        return (one for one in read_requests(path) if one.number not in answered)
+        return (one for one in find_requests(path) if one.number not in answered)
 
     def _caller(self) -> Caller:
         """As whom it is asked, with what that key may do now. Raises: AuthenticationError."""
@@ -189,16 +180,18 @@ class BatchRun:
     def _finish(self, ending: Ending | None) -> None:
         """Both files, then the row that names them: who is told of a file finds it."""
         services, row = self._services, self._row
-        withdraw(services.state, services.files, row)
+        withdraw(services.state, services.files, self._lease)
         lines = AnsweredLines(self._folder)
         source = services.files.path(row.input_file_id)
-        # Of an input that nobody checked there are no lines to speak of.
-        speaks = source.exists() and leases.load(services.state, self._lease).in_progress_at is not None
+        held = leases.load(services.state, self._lease)
+        checked = held.in_progress_at is not None
         reason = ending.reason if ending else None
-        published = publish(services.files, row, lines, reason, source if speaks else None, self._allow())
-        if speaks and ending in (EXPIRED, FULL) and not published.unasked:
-            ending = None  # all was answered; only telling so came late
+        published = publish(
+            services.files, row, lines, reason, source if checked and source.exists() else None, self._allow()
+        )
         counts = Counts(lines.answered.completed, lines.answered.failed + published.unasked, lines.answered.usage)
+        if checked and ending in (EXPIRED, FULL) and lines.answered.total == held.total:
+            ending = None  # all was answered; only telling so came late
         try:
             leases.end(
                 services.state,
@@ -207,12 +200,13 @@ class BatchRun:
                 counts=counts,
                 output_file_id=published.output_file_id,
                 error_file_id=published.error_file_id,
-                problems=[reason] if reason and ending and ending.status == "failed" else None,
+                problems=problems_of(ending, checked=checked),
             )
         except leases.LeaseLostError:
             for file_id in (published.output_file_id, published.error_file_id):
                 if file_id is not None:
-                    services.files.delete(file_id, local_admin(row.project_id))
+                    with suppress(NotFoundError):  # whoever has the batch now withdrew it
+                        services.files.delete(file_id, local_admin(row.project_id))
             raise
         shutil.rmtree(self._folder, ignore_errors=True)
 

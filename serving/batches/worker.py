@@ -17,6 +17,8 @@ from serving.services import Services
 
 # In work in one process. Each has a task a line that is asked; how many are asked is for the admission to say.
 MOST_BATCHES = 8
+# Beside these, such as are only brought to their end.
+MOST_ENDING = 2
 # After an error of ours (a full disk) a batch waits so long, and goes on.
 PAUSE_SECONDS = 30.0
 
@@ -61,9 +63,12 @@ class BatchWorker:
 
     async def _claim_all(self) -> None:
         try:
-            while len(self._runs) < MOST_BATCHES:
+            while len(self._runs) < MOST_BATCHES + MOST_ENDING:
                 lease = await asyncio.to_thread(
-                    leases.claim_next, self._services.state, lease_seconds=self._pace.lease
+                    leases.claim_next,
+                    self._services.state,
+                    lease_seconds=self._pace.lease,
+                    ending_only=len(self._runs) >= MOST_BATCHES,
                 )
                 if lease is None:
                     return

@@ -62,7 +62,9 @@ def _undeletable(services: Services, caller: Caller, name: str) -> InvalidInputE
 
 
 def _not_found(name: str) -> ModelNotFoundError:
-    return ModelNotFoundError(f"The model `{name}` does not exist or you do not have access to it.", param="model")
+    return ModelNotFoundError(
+        f"The model `{name:.160}` does not exist or you do not have access to it.", param="model"
+    )
 
 
 def _models(services: Services, caller: Caller) -> list[Model]:

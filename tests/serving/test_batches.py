@@ -17,6 +17,7 @@ from local_llm.permissions import Caller
 from local_llm.projects import ProjectStore
 from local_llm.settings import Settings
 from local_llm.state import BatchRow, File, State
+from serving.batches.asking import MOST_TRIES
 
 from .conftest import BASE
 from .recording_engine import running
@@ -148,7 +149,7 @@ def test_responses_have_their_own_endpoint_too(client: openai.OpenAI, engine: Te
 
 
 def test_what_the_engine_refuses_is_in_the_error_file(client: openai.OpenAI, engine: TellingEngine) -> None:
-    engine.fail = {"bad": [400], "odd": [500]}
+    engine.fail = {"bad": [400], "odd": [501] * MOST_TRIES}
     lines = [line("a", "bad"), line("b", "good"), line("c", "odd")]
     lines.append(line("d", "", body={"model": BASE, "messages": []}))
     batch = wait(client, create(client, lines))
@@ -159,7 +160,7 @@ def test_what_the_engine_refuses_is_in_the_error_file(client: openai.OpenAI, eng
     errors = read(client, batch.error_file_id)
     assert [(one["custom_id"], one["response"]["status_code"]) for one in errors] == [
         ("a", 400),
-        ("c", 500),
+        ("c", 501),
         ("d", 400),
     ]
     assert errors[0]["response"]["body"]["error"]["message"] == "no bad"
@@ -234,6 +235,34 @@ def test_too_many_requests_and_none_are_refused(client: openai.OpenAI) -> None:
         assert batch.status == "failed"
         assert batch.errors is not None
         assert [one.code for one in batch.errors.data or ()] == [code]
+
+
+def test_what_is_told_of_a_problem_is_short(client: openai.OpenAI, state: State) -> None:
+    """Names of 8 MB each stood in the database, and in every answer about the batch."""
+    name = "x" * 1_000_000
+    lines: list[Any] = [
+        line("a", "x", body={"model": name, "messages": []}),
+        line("b", "x", **{name: 1}),
+        line("c", "x", method=name, url=name),
+        line(name, "x"),
+        line("d", "x", body={"model": "x" * 500, "messages": []}),
+    ]
+    batch = wait(client, create(client, lines))
+    assert batch.errors is not None
+    assert {one.line for one in batch.errors.data or ()} == {1, 2, 3, 4, 5}
+    for one in batch.errors.data or ():
+        assert len(one.message or "") <= 500
+        assert "x" * 200 not in (one.message or "")
+        assert len(one.param or "") <= 80
+    assert len(batch.to_json()) < 5000
+
+
+def test_requests_behind_very_many_blank_lines_are_not_dropped_in_silence(client: openai.OpenAI) -> None:
+    lines: list[Any] = [line("a", "hello"), *[""] * 100_001, line("b", "hello")]
+    batch = wait(client, create(client, lines))
+    assert batch.status == "failed"
+    assert batch.errors is not None
+    assert [(one.code, one.line) for one in batch.errors.data or ()] == [("too_many_blank_lines", 100_002)]
 
 
 def test_a_cancelled_batch_gives_what_it_has(client: openai.OpenAI, engine: TellingEngine) -> None:

@@ -16,6 +16,8 @@ import pytest
 
 from local_llm.models import ModelStore
 from local_llm.settings import Settings
+from serving.answering.events import TokenUsage
+from serving.batches.journal import Entry
 
 from ..handmade_adapters import write_base
 from .conftest import BASE
@@ -127,9 +129,9 @@ def test_a_line_cut_off_by_a_kill_is_asked_again(settings: Settings, listener: s
             )
         (journal,) = (settings.place.batches / made.id).iterdir()
         with journal.open("ab") as handle:
-            handle.write(b'2\t1\t0\t0\t0\t{"custom_id": "b", "resp')
+            handle.write(Entry(2, True, TokenUsage(), b'{"custom_id": "b", "response": 1}').record()[:-7])
         late = json.dumps({"custom_id": "a", "late": True}).encode()
-        (journal.parent / "zzz.journal").write_bytes(b"1\t1\t0\t0\t0\t" + late + b"\n")
+        (journal.parent / "zzz.journal").write_bytes(Entry(1, True, TokenUsage(), late).record())
         engine.fail = {}
         with gateway(settings, listener):
             batch = wait(client, made)
