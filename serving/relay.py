@@ -82,8 +82,7 @@ class Relay:
                 out.more.append(NOT_KEPT)
         prepared = await prepare(services, question)
         out.record.model, out.record.strategy = prepared.target.model, prepared.strategy
-        async with open_answer(services, prepared) as answer:
-            out.record.usage = answer.usage
+        async with open_answer(services, prepared, record=out.record) as answer:
             if question.streams:
                 await out.stream(answer)
             else:
@@ -120,7 +119,6 @@ class _Out:
                 sent.append(block)
         if self.keep is not None:
             self.keep(answer, sent)
-        self.record.first_token_seconds = answer.first_seconds
         self._streaming = False
         await self._send({"type": "http.response.body", "body": b""})
 

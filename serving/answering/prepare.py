@@ -110,10 +110,19 @@ class Prepared:
         return isinstance(options, dict) and bool(options.get("include_usage"))
 
 
-async def prepare(services: Services, question: Question) -> Prepared:
-    """Raises: InvalidInputError, ModelNotFoundError, RateLimitError, UnavailableError."""
-    if question.priority == INTERACTIVE:
-        services.limits.enter(question.caller)
+def admit(services: Services, caller: Caller, priority: int) -> None:
+    """Counts a question. Raises: RateLimitError if it is one too many for its key."""
+    if priority == INTERACTIVE:
+        services.limits.enter(caller)
+
+
+async def prepare(services: Services, question: Question, *, admitted: bool = False) -> Prepared:
+    """`admitted`: the question was counted.
+
+    Raises: InvalidInputError, ModelNotFoundError, RateLimitError, UnavailableError.
+    """
+    if not admitted:
+        admit(services, question.caller, question.priority)
     prepared = await _prepare(services, question)
     if prepared.retrieved:
         services.observer.retrieved(question.span, prepared.retrieval_seconds)
