@@ -88,7 +88,8 @@ class Answer:
                             self.sent.append(left)
                         yield left
         except (BrokenError, TimeoutError):
-            error: LocalLLMError = ended_early()
+            error = ended_early()
+            self._note(error)
             yield b"data: " + dump_json(error.envelope()) + END
 
     async def chunks(self) -> AsyncIterator[dict[str, Any]]:
@@ -167,7 +168,7 @@ async def open_answer(
             yield answer
             return
         with _span_headers(services, prepared) as headers:
-            async with services.admission.enter(question.caller, question.priority):
+            async with services.admission.enter(question.caller, question.priority, prepared.wanted):
                 is_asked = True
                 async with services.engine.post(
                     question.path, prepared.body, prepared.target.adapter, headers
@@ -175,7 +176,7 @@ async def open_answer(
                     answer = Answer(prepared, response, standing, note)
                     yield answer
     except (asyncio.CancelledError, LateError):
-        if answer is None and is_asked:  # a whole answer is made before the engine says a word of it
+        if answer is None and is_asked and _is_estimated(prepared):  # a whole one is made before a word of it comes
             answer = Answer(prepared, Refusal(prepared), standing, note)
         raise
     finally:

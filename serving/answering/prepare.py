@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,7 @@ from local_llm.errors import InvalidInputError
 from local_llm.permissions import Caller
 from local_llm.prompts import REFUSAL, Message, instruction_of, last_user_position, text_of, with_context
 from serving.answering.budget import Budget
+from serving.answering.fields import answers_wanted, refuse_wrong_format, refuse_wrong_types
 from serving.answering.retrieval import Retrieval, retrieval_for, retrieve
 from serving.answering.rewriting import Asker, Rewritten, self_contained
 from serving.answering.targets import Target
@@ -62,6 +63,7 @@ class Prepared:
 
     `hits` are the passages put before the model, the last one perhaps cut; `found` counts those that the search of
     the collections `searched` brought for `query`. `rewritten` tells of the query where the question was another.
+    `wanted`: how many answers the engine is asked for.
     """
 
     question: Question
@@ -76,6 +78,7 @@ class Prepared:
     rewritten: Rewritten | None = None
     only_from_context: bool = False
     refusal: str = REFUSAL
+    wanted: int = 1
 
     @property
     def retrieved(self) -> bool:
@@ -137,15 +140,19 @@ async def _prepare(services: Services, question: Question) -> Prepared:
 
 async def _prepare_chat(services: Services, question: Question) -> Prepared:
     target = services.targets.resolve(question.caller, _model_name(question.body))
-    messages = _messages(question.body)
+    messages, wanted = _messages(question.body), answers_wanted(question.body)
+    refuse_wrong_format(question.body)
     profile = target.profile
     if profile is not None and not profile.retrieves:
         messages = _instructed(profile.prompt, messages)
     retrieval = retrieval_for(question.retrieval, profile)
     if retrieval is not None:
-        return await _with_passages(services, question, target, retrieval, messages)
+        prepared = await _with_passages(services, question, target, retrieval, messages)
+        if prepared.refuses:
+            refuse_wrong_types(question.body)
+        return replace(prepared, wanted=wanted)
     sent = {**_theirs(question.body), "messages": messages, **_ours(question, target)}
-    return Prepared(question, target, sent, [], 0.0)
+    return Prepared(question, target, sent, [], 0.0, wanted=wanted)
 
 
 async def _with_passages(
@@ -208,7 +215,9 @@ def _prepare_completion(services: Services, question: Question) -> Prepared:
             hint="POST /v1/chat/completions",
             param="model",
         )
-    return Prepared(question, target, {**_theirs(question.body), **_ours(question, target)}, [], 0.0)
+    wanted = answers_wanted(question.body)
+    sent = {**_theirs(question.body), **_ours(question, target)}
+    return Prepared(question, target, sent, [], 0.0, wanted=wanted)
 
 
 def _theirs(body: Body) -> Body:

@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -474,6 +475,22 @@ def test_a_passage_cannot_end_itself_or_begin_a_turn(
     assert "<|" not in prompt
     assert prompt.count("\nQuestion: ") == 1
     assert "\n[9]" not in prompt
+
+
+def test_a_rewriting_costs_its_tokens_also_if_no_answer_comes(
+    world: World, service: IndexService, engine: TalkingEngine
+) -> None:
+    async def used() -> int:
+        services = open_services(world.settings)
+        question = Question(replace(world.admin, key_id="key_1"), CHAT, {"model": "help", "messages": FOLLOW_UP})
+        await prepare(services, question)
+        used = services.usage.tokens_today("key_1")
+        await services.close()
+        return used
+
+    tokens = asyncio.run(used())
+    (rewriting,) = engine.chats()
+    assert tokens == tokens_of(rewriting) + 3
 
 
 def test_what_rewriting_took_is_counted_with_the_answer(
