@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from local_llm.errors import InvalidInputError
+from local_llm.prompts import last_user_position, text_of
 
 # Source: the reference of the API.
 MOST_CHOICES = 128
@@ -25,6 +26,56 @@ _FIELDS = {
     "logprobs": _FLAG,
     "parallel_tool_calls": _FLAG,
 }
+
+
+def model_name_of(body: Mapping[str, Any]) -> str:
+    if not isinstance(body.get("stream"), bool | None):
+        raise InvalidInputError(f"stream: expected true or false, not {body['stream']!r}", param="stream")
+    name = body.get("model")
+    if not isinstance(name, str) or not name:
+        raise InvalidInputError("you must provide a model parameter", param="model")
+    return name
+
+
+def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+        raise InvalidInputError("messages: expected a list of one or more objects", param="messages")
+    for position, message in enumerate(messages):
+        content = message.get("content")
+        if content is not None and not isinstance(content, str):
+            _refuse_parts(content, f"messages[{position}].content")
+    return messages
+
+
+def last_user_of(messages: list[dict[str, Any]]) -> int:
+    try:
+        position = last_user_position(messages)
+    except ValueError:
+        raise InvalidInputError("messages: no message has the role `user`", param="messages") from None
+    if not text_of(messages[position].get("content")).strip():
+        raise InvalidInputError("messages: the last user message holds no text", param="messages")
+    return position
+
+
+def _refuse_parts(content: Any, param: str) -> None:
+    """Text and data URLs only: an address would let a client have the engine look into the inner network."""
+    if not isinstance(content, list):
+        raise InvalidInputError(f"{param}: expected a string or a list of parts", param=param)
+    for part in content:
+        if not isinstance(part, dict):
+            raise InvalidInputError(f"{param}: expected a list of objects", param=param)
+        if part.get("type") == "text" and not isinstance(part.get("text"), str):
+            raise InvalidInputError(f"{param}: a text part needs `text`, a string", param=param)
+        for name, value in part.items():
+            if name.endswith("_url"):
+                _refuse_address(value, name, param)
+
+
+def _refuse_address(value: Any, name: str, param: str) -> None:
+    address = value.get("url") if isinstance(value, dict) else value
+    if address is not None and not str(address).startswith("data:"):
+        raise InvalidInputError(f"{param}: {name} is accepted as a data: URL only", param=param)
 
 
 def answers_wanted(body: Mapping[str, Any]) -> int:
@@ -60,6 +111,7 @@ def refuse_wrong_types(body: Mapping[str, Any]) -> None:
         if value is not None and type(value) not in _KINDS[kind]:
             raise InvalidInputError(f"{name}: expected {kind}, not {value!r:.40}", param=name)
     stop = body.get("stop")
-    if stop is not None and not isinstance(stop, str):
-        if not isinstance(stop, list) or not all(isinstance(one, str) for one in stop):
-            raise InvalidInputError("stop: expected a string or a list of strings", param="stop")
+    if stop is None or isinstance(stop, str):
+        return
+    if not isinstance(stop, list) or not all(isinstance(one, str) for one in stop):
+        raise InvalidInputError("stop: expected a string or a list of strings", param="stop")

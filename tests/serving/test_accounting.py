@@ -208,6 +208,18 @@ def test_the_audit_log_holds_what_was_asked_and_answered_where_the_project_says_
         assert [entry.object_id for entry in found[2:]] == ids
 
 
+def test_many_prompts_take_as_many_places_and_have_a_bound(server: Running, engine: SlowEngine) -> None:
+    client = client_of(server)
+    stream = client.completions.create(model=BASE, prompt=["one", "two", "three"], n=2, stream=True)
+    next(iter(stream))
+    assert server.services.admission.running == 6
+    stream.close()
+    for wrong, param in (({"n": 129}, "n"), ({"prompt": ["one"] * 1025, "n": 2}, "prompt")):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.completions.create(**{"model": BASE, "prompt": "one", **wrong})
+        assert caught.value.param == param
+
+
 def entries(server: Running) -> list[Any]:
     """The oldest first."""
     audit = server.services.audit

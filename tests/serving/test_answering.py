@@ -477,6 +477,28 @@ def test_a_passage_cannot_end_itself_or_begin_a_turn(
     assert "\n[9]" not in prompt
 
 
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        *(({"response_format": value}, "response_format") for value in ("text", ["text"], 1)),
+        *(({"n": value}, "n") for value in (0, 129, "two", True, 1.0)),
+        ({"temperature": "hot"}, "temperature"),
+        ({"max_tokens": "few"}, "max_tokens"),
+        ({"max_completion_tokens": 1.5}, "max_completion_tokens"),
+        ({"logprobs": 0}, "logprobs"),
+        ({"stop": [1]}, "stop"),
+    ],
+)
+def test_what_is_no_field_is_told_also_where_no_engine_looks(
+    client: openai.OpenAI, engine: TalkingEngine, wrong: dict[str, Any], param: str
+) -> None:
+    """A refusal was the answer to any temperature, and a format that is no object ended in a 500."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, "nothing", extra_body=wrong)
+    assert caught.value.param == param
+    assert engine.chats() == []
+
+
 def test_a_rewriting_costs_its_tokens_also_if_no_answer_comes(
     world: World, service: IndexService, engine: TalkingEngine
 ) -> None:
