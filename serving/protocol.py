@@ -34,7 +34,7 @@ class MalformedError(InvalidInputError):
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Hand it to uvicorn with functools.partial(GuardedProtocol, server)."""
+    """`server`: our limits; all else is uvicorn's."""
 
     def __init__(self, server: ServerSettings, **given: Any):
         super().__init__(**given)
