@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 import time
 from typing import Any
 
@@ -12,6 +13,17 @@ from starlette.types import Message, Receive
 from local_llm.errors import InvalidInputError, LocalLLMError
 
 MAX_DEPTH = 64
+# Of a larger body is counted what it holds before that is built, and it is read beside the event loop: 16 MiB of
+# empty objects would hold up every stream for seconds.
+LARGE_BYTES = 256 * 1024
+# Objects, lists and fields together. As many take a quarter of a second; what people send has a few thousand.
+MOST_PARTS = 300_000
+# Source: 2,048 inputs of embeddings, each of as many token ids as an encoder may read.
+MOST_VALUES = 3_000_000
+SHOWN_CHARACTERS = 80
+# In the scope of a request whose body has all come: whoever reads it needs no clock.
+BODY_IS_THERE = "local_llm.body_is_there"
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 
 SLOWEST_BYTES_PER_SECOND = 16 * 1024
 
@@ -72,28 +84,27 @@ def in_time(receive: Receive, timeout_seconds: float) -> Receive:
     return receive_in_time
 
 
-async def read_body(receive: Receive, max_bytes: int, timeout_seconds: float) -> bytes:
-    """The body of a request, taken straight from the server.
+async def read_body(receive: Receive, max_bytes: int, timeout_seconds: float | None) -> bytes:
+    """The body of a request, taken straight from the server. `timeout_seconds` None: all of it is there.
 
     Raises: BodyTooLargeError; SlowBodyError if it is not all there in time; ClientLeftError.
     """
-    message = await receive()
-    data: bytes = message.get("body", b"")
-    if message.get("more_body"):
+    if timeout_seconds is None:
+        data = await _whole_body(receive, max_bytes)
+    else:
         try:
-            async with asyncio.timeout(timeout_seconds):
-                data = await _rest_of_body(data, receive, max_bytes)
+            async with asyncio.timeout(timeout_seconds):  # also around the first piece: some clients never send one
+                data = await _whole_body(receive, max_bytes)
         except TimeoutError:
             raise SlowBodyError(f"the body was not all there after {timeout_seconds:.0f} s") from None
-    elif message["type"] == "http.disconnect":
-        raise ClientLeftError("the client has left")
     if len(data) > max_bytes:
         raise BodyTooLargeError(f"the body holds more than {max_bytes} bytes")
     return data
 
 
-async def _rest_of_body(data: bytes, receive: Receive, max_bytes: int) -> bytes:
-    parts, size, more = [data], len(data), True
+async def _whole_body(receive: Receive, max_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    size, more = 0, True
     while more and size <= max_bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -101,7 +112,7 @@ async def _rest_of_body(data: bytes, receive: Receive, max_bytes: int) -> bytes:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         more = message.get("more_body", False)
-    return b"".join(parts)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def refuse_declared(content_length: bytes, max_bytes: int) -> None:
@@ -116,10 +127,18 @@ async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
     Raises: InvalidInputError if it is none, or holds a key twice: two readers could then disagree on it.
     """
     refuse_declared(request.headers.get("content-length", "").encode(), max_bytes)
-    return parse_json_object(await limited(request, max_bytes).body())
+    return await parse_body(await limited(request, max_bytes).body())
+
+
+async def parse_body(data: bytes) -> dict[str, Any]:
+    """As parse_json_object, without holding up the event loop for long."""
+    return parse_json_object(data) if len(data) <= LARGE_BYTES else await asyncio.to_thread(parse_json_object, data)
 
 
 def parse_json_object(data: bytes) -> dict[str, Any]:
+    """Raises: InvalidInputError."""
+    if len(data) > LARGE_BYTES:
+        _refuse_many_parts(data)
     try:
         value = _DECODER.decode(data.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -132,7 +151,7 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
         raise InvalidInputError(f"the body cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise InvalidInputError(f"the body is a JSON {type(value).__name__}; expected an object")
-    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _is_deep(value):
         raise InvalidInputError(f"the body is nested more than {MAX_DEPTH} deep")
     if b"\\u" in data:  # half a surrogate pair can only be escaped: what is not escaped was UTF-8
         try:
@@ -147,12 +166,26 @@ def dump_json(value: Any) -> bytes:
     return _ENCODER.encode(value).encode()
 
 
+def _refuse_many_parts(data: bytes) -> None:
+    """Counted with the texts at first, which is faster; texts that hold code or JSON are looked away from then."""
+    if _holds_many(data) and _holds_many(_STRING.sub(b"", data)):
+        raise InvalidInputError(
+            f"the body holds more than {MOST_PARTS:,} objects, lists and fields, or {MOST_VALUES:,} values"
+        )
+
+
+def _holds_many(data: bytes) -> bool:
+    parts = data.count(b"{") + data.count(b"[") + data.count(b":")
+    return parts > MOST_PARTS or data.count(b",") > MOST_VALUES
+
+
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise InvalidInputError(f"the body has the key {twice!r} twice", param=twice)
+        shown = twice[:SHOWN_CHARACTERS]
+        raise InvalidInputError(f"the body has the key {shown!r} twice", param=shown)
     return result
 
 
@@ -172,10 +205,11 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_refuse_twice, parse_constant=_ref
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _depth(value: Any) -> int:
-    deepest, level = 0, [value]
-    while level:
-        deepest += 1
-        inner = [x.values() if isinstance(x, dict) else x for x in level if isinstance(x, dict | list)]
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [x.values() if isinstance(x, dict) else x for x in level]
         level = [y for values in inner for y in values if isinstance(y, dict | list)]
-    return deepest
+        if not level:
+            return False
+    return True

@@ -3,13 +3,14 @@
 (Questions to models go through serving/relay.py, which does the same by itself.)
 """
 
+import asyncio
 import re
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from local_llm.errors import InvalidInputError, NotFoundError
+from local_llm.errors import InvalidInputError, NotFoundError, UnavailableError
 from serving.bodies import in_time
 from serving.error_responses import respond
 from serving.services import Services
@@ -36,12 +37,19 @@ class Doorway:
         services = self._services()
         observer = services.observer
         scope["record"] = record = observer.begin(scope, NO_ROUTE)
+        telling = _telling(send, services, record, scope)
         try:
-            await self._pass(services, record, scope, receive, _telling(send, services, record, scope))
+            await self._pass(services, record, scope, receive, telling)
+        except asyncio.CancelledError:
+            if record.status or not services.draining:
+                raise
+            error = UnavailableError("the server is being stopped", hint="ask again")
+            record.note(error)
+            await respond(error)(scope, receive, telling)
         finally:
             record.caller = scope.get("caller")
             record.route = _route_of(scope)
-            record.left = not record.status
+            record.left = record.left or not record.status
             observer.end(record)
 
     async def _pass(self, services: Services, record: Record, scope: Scope, receive: Receive, send: Send) -> None:

@@ -25,16 +25,35 @@ log = logging.getLogger("local_llm.gateway")
 class GatewayServer(uvicorn.Server):
     """Told to stop, it says so at /ready for a while, then takes no more connections, then waits for the rest."""
 
-    def __init__(self, config: uvicorn.Config, services: Any, notice_seconds: float):
+    def __init__(self, config: uvicorn.Config, services: Any, limits: ServerSettings):
         """`services` is called when the end begins."""
         super().__init__(config)
         self._services = services
-        self._notice_seconds = notice_seconds
+        self._limits = limits
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """With a bound for handshakes: uvicorn leaves it at a minute, in which nobody counts the connection."""
+        await super().startup([])
+        loop = asyncio.get_running_loop()
+        for listener in sockets or []:
+            server = await loop.create_server(
+                self._protocol,
+                sock=listener,
+                ssl=self.config.ssl,
+                backlog=self.config.backlog,
+                ssl_handshake_timeout=self._limits.header_timeout_seconds if self.config.ssl else None,
+            )
+            self.servers.append(server)
+
+    def _protocol(self) -> GuardedProtocol:
+        return GuardedProtocol(
+            self._limits, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         services: Services = self._services()
         services.draining = True
-        await asyncio.sleep(self._notice_seconds)
+        await asyncio.sleep(self._limits.drain_notice_seconds)
         await super().shutdown(sockets)
 
 
@@ -44,7 +63,6 @@ def make_server(app: ASGIApp, services: Any, server: ServerSettings) -> GatewayS
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=partial(GuardedProtocol, server),  # type: ignore[arg-type]
         ws="none",
         access_log=False,
         server_header=False,
@@ -54,7 +72,7 @@ def make_server(app: ASGIApp, services: Any, server: ServerSettings) -> GatewayS
         callback_notify=partial(_renew, certificate) if certificate else None,
         timeout_notify=LOOK_SECONDS,
     )
-    return GatewayServer(config, services, server.drain_notice_seconds)
+    return GatewayServer(config, services, server)
 
 
 def allow_descriptors(server: ServerSettings) -> None:
@@ -71,5 +89,5 @@ async def _renew(certificate: Certificate) -> None:
     try:
         if certificate.renew():
             log.warning("the certificate was renewed")
-    except LocalLLMError as error:
-        log.error("the certificate was changed and cannot be used: %s; the old one stays", error.message)
+    except (LocalLLMError, OSError, ValueError) as error:  # whatever comes out of here ends the server
+        log.error("the certificate was changed and cannot be used: %s; the old one stays", error)

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from local_llm.errors import InvalidInputError, LocalLLMError, UnavailableError
 from local_llm.settings import ServerSettings
+from serving.bodies import BODY_IS_THERE
 
 # A client that sends a body in one go reads the answer only then: one that was refused is heard out so long.
 LINGER_SECONDS = 5.0
@@ -33,7 +34,7 @@ class MalformedError(InvalidInputError):
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Hand it to uvicorn with functools.partial(GuardedProtocol, server)."""
+    """`server`: our limits; all else is uvicorn's."""
 
     def __init__(self, server: ServerSettings, **given: Any):
         super().__init__(**given)
@@ -106,6 +107,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._linger_timer is not None:
             self._linger_timer.cancel()
             self._linger_timer = None
+        self.scope[BODY_IS_THERE] = True  # type: ignore[literal-required]
         super().on_message_complete()
         if self.cycle.response_complete:
             self.cycle.more_body = False  # uvicorn leaves that, once an answer went out before the body was in

@@ -14,7 +14,7 @@ from local_llm.errors import LocalLLMError, UnavailableError
 from serving.answering.answer import Answer, open_answer
 from serving.answering.events import END
 from serving.answering.prepare import CHAT, COMPLETION, Prepared, Question, identity_of, prepare
-from serving.bodies import ClientLeftError, dump_json, parse_json_object, read_body, refuse_declared
+from serving.bodies import BODY_IS_THERE, ClientLeftError, dump_json, parse_body, read_body, refuse_declared
 from serving.error_responses import respond, unexpected
 from serving.services import Services
 from serving.telemetry.record import Headers, Record
@@ -64,11 +64,12 @@ class Relay:
         )
         limits = services.settings.server
         refuse_declared(headers.get(b"content-length", b""), limits.max_body_bytes)
-        data = await read_body(receive, limits.max_body_bytes, limits.body_timeout_seconds)
+        timeout_seconds = None if BODY_IS_THERE in scope else limits.body_timeout_seconds
+        data = await read_body(receive, limits.max_body_bytes, timeout_seconds)
         return Question(
             caller,
             scope["path"],
-            parse_json_object(data),
+            await parse_body(data),
             f"{scope['scheme']}://{(host or b'').decode('latin-1')}",
             **identity_of(record),
         )
@@ -81,8 +82,7 @@ class Relay:
                 out.more.append(NOT_KEPT)
         prepared = await prepare(services, question)
         out.record.model, out.record.strategy = prepared.target.model, prepared.strategy
-        async with open_answer(services, prepared) as answer:
-            out.record.usage = answer.usage
+        async with open_answer(services, prepared, record=out.record) as answer:
             if question.streams:
                 await out.stream(answer)
             else:
@@ -121,7 +121,6 @@ class _Out:
             await self._begin_stream(answer)
         if self.keep is not None:
             self.keep(answer, sent)
-        self.record.first_token_seconds = answer.first_seconds
         self._streaming = False
         await self._send({"type": "http.response.body", "body": b""})
 

@@ -3,15 +3,24 @@
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from index.interface import Hit
 from local_llm.errors import InvalidInputError
 from local_llm.permissions import Caller
-from local_llm.prompts import REFUSAL, Message, instruction_of, last_user_position, text_of, with_context
+from local_llm.prompts import REFUSAL, Message, instruction_of, text_of, with_context
 from serving.answering.budget import Budget
+from serving.answering.fields import (
+    answers_wanted,
+    last_user_of,
+    messages_of,
+    model_name_of,
+    refuse_functions,
+    refuse_wrong_format,
+    refuse_wrong_types,
+)
 from serving.answering.retrieval import Retrieval, retrieval_for, retrieve
 from serving.answering.rewriting import Asker, Rewritten, self_contained
 from serving.answering.targets import Target
@@ -62,6 +71,7 @@ class Prepared:
 
     `hits` are the passages put before the model, the last one perhaps cut; `found` counts those that the search of
     the collections `searched` brought for `query`. `rewritten` tells of the query where the question was another.
+    `wanted`: how many answers the engine is asked for.
     """
 
     question: Question
@@ -78,6 +88,7 @@ class Prepared:
     refusal: str = REFUSAL
     encode_seconds: float = 0.0  # of retrieval_seconds
     search_seconds: float = 0.0
+    wanted: int = 1
 
     @property
     def retrieved(self) -> bool:
@@ -112,10 +123,19 @@ class Prepared:
         return isinstance(options, dict) and bool(options.get("include_usage"))
 
 
-async def prepare(services: Services, question: Question) -> Prepared:
-    """Raises: InvalidInputError, ModelNotFoundError, RateLimitError, UnavailableError."""
-    if question.priority == INTERACTIVE:
-        services.limits.enter(question.caller)
+def admit(services: Services, caller: Caller, priority: int) -> None:
+    """Counts a question. Raises: RateLimitError if it is one too many for its key."""
+    if priority == INTERACTIVE:
+        services.limits.enter(caller)
+
+
+async def prepare(services: Services, question: Question, *, admitted: bool = False) -> Prepared:
+    """`admitted`: the question was counted.
+
+    Raises: InvalidInputError, ModelNotFoundError, RateLimitError, UnavailableError.
+    """
+    if not admitted:
+        admit(services, question.caller, question.priority)
     prepared = await _prepare(services, question)
     if prepared.retrieved:
         services.observer.retrieved(question.span, prepared.retrieval_seconds)
@@ -129,23 +149,27 @@ async def _prepare(services: Services, question: Question) -> Prepared:
 
 
 async def _prepare_chat(services: Services, question: Question) -> Prepared:
-    _refuse_functions(question.body)
-    target = services.targets.resolve(question.caller, _model_name(question.body))
-    messages = _messages(question.body)
+    target = services.targets.resolve(question.caller, model_name_of(question.body))
+    messages, wanted = messages_of(question.body), answers_wanted(question.body)
+    refuse_functions(question.body)
+    refuse_wrong_format(question.body)
     profile = target.profile
     if profile is not None and not profile.retrieves:
         messages = _instructed(profile.prompt, messages)
     retrieval = retrieval_for(question.retrieval, profile)
     if retrieval is not None:
-        return await _with_passages(services, question, target, retrieval, messages)
+        prepared = await _with_passages(services, question, target, retrieval, messages)
+        if prepared.refuses:
+            refuse_wrong_types(question.body)
+        return replace(prepared, wanted=wanted)
     sent = {**_theirs(question.body), "messages": messages, **_ours(question, target)}
-    return Prepared(question, target, sent, [], 0.0)
+    return Prepared(question, target, sent, [], 0.0, wanted=wanted)
 
 
 async def _with_passages(
     services: Services, question: Question, target: Target, retrieval: Retrieval, messages: list[Message]
 ) -> Prepared:
-    asked = text_of(messages[_last_user(messages)]["content"])
+    asked = text_of(messages[last_user_of(messages)]["content"])
     rewritten = await _rewritten(services, question, retrieval, messages, asked)
     if rewritten.seconds is not None:
         services.observer.rewritten(question.span, rewritten.seconds)
@@ -199,14 +223,16 @@ async def _rewritten(
 
 def _prepare_completion(services: Services, question: Question) -> Prepared:
     """A bare completion: no chat, so nothing is retrieved for it."""
-    target = services.targets.resolve(question.caller, _model_name(question.body))
+    target = services.targets.resolve(question.caller, model_name_of(question.body))
     if target.profile is not None and target.profile.retrieves:
         raise InvalidInputError(
             f"the profile {target.profile.name!r} retrieves, which needs a chat",
             hint="POST /v1/chat/completions",
             param="model",
         )
-    return Prepared(question, target, {**_theirs(question.body), **_ours(question, target)}, [], 0.0)
+    wanted = answers_wanted(question.body)
+    sent = {**_theirs(question.body), **_ours(question, target)}
+    return Prepared(question, target, sent, [], 0.0, wanted=wanted)
 
 
 def _theirs(body: Body) -> Body:
@@ -240,60 +266,3 @@ def cache_salt(caller: Caller) -> str:
 @lru_cache(maxsize=10_000)
 def _salt_of(project_id: str) -> str:
     return hashlib.sha256(project_id.encode()).hexdigest()[:16]
-
-
-def _model_name(body: Body) -> str:
-    if not isinstance(body.get("stream"), bool | None):
-        raise InvalidInputError(f"stream: expected true or false, not {body['stream']!r}", param="stream")
-    name = body.get("model")
-    if not isinstance(name, str) or not name:
-        raise InvalidInputError("you must provide a model parameter", param="model")
-    return name
-
-
-def _messages(body: Body) -> list[dict[str, Any]]:
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
-        raise InvalidInputError("messages: expected a list of one or more objects", param="messages")
-    for position, message in enumerate(messages):
-        content = message.get("content")
-        if content is not None and not isinstance(content, str):
-            _refuse_parts(content, f"messages[{position}].content")
-    return messages
-
-
-def _refuse_functions(body: Body) -> None:
-    """The form that tools had before: vLLM passes over it, and answers as if nothing could be called."""
-    for name, instead in (("functions", "tools"), ("function_call", "tool_choice")):
-        if body.get(name) not in (None, []):
-            raise InvalidInputError(f"{name} is not supported", hint=f"send {instead}", param=name)
-
-
-def _last_user(messages: list[dict[str, Any]]) -> int:
-    try:
-        position = last_user_position(messages)
-    except ValueError:
-        raise InvalidInputError("messages: no message has the role `user`", param="messages") from None
-    if not text_of(messages[position].get("content")).strip():
-        raise InvalidInputError("messages: the last user message holds no text", param="messages")
-    return position
-
-
-def _refuse_parts(content: Any, param: str) -> None:
-    """Text and data URLs only: an address would let a client have the engine look into the inner network."""
-    if not isinstance(content, list):
-        raise InvalidInputError(f"{param}: expected a string or a list of parts", param=param)
-    for part in content:
-        if not isinstance(part, dict):
-            raise InvalidInputError(f"{param}: expected a list of objects", param=param)
-        if part.get("type") == "text" and not isinstance(part.get("text"), str):
-            raise InvalidInputError(f"{param}: a text part needs `text`, a string", param=param)
-        for name, value in part.items():
-            if name.endswith("_url"):
-                _refuse_address(value, name, param)
-
-
-def _refuse_address(value: Any, name: str, param: str) -> None:
-    address = value.get("url") if isinstance(value, dict) else value
-    if address is not None and not str(address).startswith("data:"):
-        raise InvalidInputError(f"{param}: {name} is accepted as a data: URL only", param=param)

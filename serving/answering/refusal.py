@@ -37,8 +37,7 @@ class Refusal:
         return b"".join(b"data: " + dump_json(one) + END for one in objects) + b"data: [DONE]" + END
 
     def _choices(self) -> range:
-        count = self._prepared.body.get("n")
-        return range(count if isinstance(count, int) and not isinstance(count, bool) and 1 <= count <= 128 else 1)
+        return range(self._prepared.wanted)
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return self._object("chat.completion.chunk", choices)

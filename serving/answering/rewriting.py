@@ -14,6 +14,7 @@ from typing import Any
 from local_llm.errors import LocalLLMError
 from local_llm.permissions import Caller
 from local_llm.prompts import Message, rewrite_messages
+from serving.answering.accounting import estimated_tokens, spend
 from serving.answering.citations import content_words
 from serving.answering.events import TokenUsage
 from serving.services import Services
@@ -72,10 +73,24 @@ async def _ask(services: Services, asker: Asker, messages: list[Message], usage:
         "priority": asker.priority,
         "request_id": f"{asker.request_id}-rewrite",
     }
-    async with services.admission.enter(asker.caller, asker.priority), services.engine.post(CHAT, body) as response:
-        answer = await response.json()
-    usage.read(answer["usage"])
+    async with services.admission.enter(asker.caller, asker.priority):
+        try:
+            async with services.engine.post(CHAT, body) as response:
+                answer = await response.json()
+            usage.read(answer["usage"])
+        except asyncio.CancelledError:  # the time is over: what the engine took for it, it does not tell
+            usage.input_tokens = estimated_tokens(body)
+            raise
+        finally:
+            _account(services, asker, usage)
     return str(answer["choices"][0]["message"]["content"] or "")
+
+
+def _account(services: Services, asker: Asker, usage: TokenUsage) -> None:
+    """Apart from the answer, which may never come."""
+    model = services.base.name
+    spend(services, asker.caller, asker.priority, model, usage, requests=0)
+    services.observer.metrics.count_tokens(model, usage)
 
 
 def _accepted(rewritten: str, question: str) -> str:

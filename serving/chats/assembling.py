@@ -42,6 +42,24 @@ def streamed_answer(sent: Sequence[bytes], usage: TokenUsage) -> Answer | None:
     }
 
 
+def said_in(sent: Sequence[bytes]) -> str:
+    """The text of an answer, whole or streamed, as far as it came; of a call of tools the call."""
+    choices: dict[int, dict[str, Any]] = {}
+    if sent and sent[0].startswith(b"data: "):
+        for chunk in _chunks(sent):
+            for piece in chunk.get("choices", ()):
+                _add(choices.setdefault(piece["index"], {"message": {}}), piece)
+    elif sent:
+        choices = dict(enumerate(whole_answer(sent).get("choices", ())))
+    return "\n\n".join(_said(choices[index]) for index in sorted(choices))
+
+
+def _said(choice: dict[str, Any]) -> str:
+    message = choice.get("message") or {}
+    said = choice.get("text") or message.get("content")
+    return said or json.dumps(message.get("tool_calls") or "", ensure_ascii=False)
+
+
 def _chunks(sent: Sequence[bytes]) -> Iterable[dict[str, Any]]:
     for event in b"".join(sent).split(END):
         chunk = chunk_of(event)
@@ -51,6 +69,8 @@ def _chunks(sent: Sequence[bytes]) -> Iterable[dict[str, Any]]:
 
 def _add(choice: dict[str, Any], piece: dict[str, Any]) -> None:
     message = choice["message"]
+    if "text" in piece:  # of a bare completion
+        choice["text"] = choice.get("text", "") + piece["text"]
     for key, value in piece.get("delta", {}).items():
         if key == "tool_calls":
             for call in value or ():

@@ -4,14 +4,16 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from local_llm.errors import LocalLLMError
+from local_llm.errors import LocalLLMError, UnavailableError
+from local_llm.identifiers import new_ordered_id
 from local_llm.permissions import Caller
 from serving.answering.answer import Answer, ended_early, open_answer
-from serving.answering.prepare import CHAT, INTERACTIVE, Prepared, Question, identity_of, prepare
+from serving.answering.prepare import CHAT, INTERACTIVE, Prepared, Question, admit, identity_of, prepare
 from serving.bodies import dump_json
 from serving.responses.chats import body_of, messages_of
 from serving.responses.draft import Draft
@@ -52,10 +54,12 @@ class Asking:
     conversation: Conversation
     prepared: Prepared
     stored: bool
+    record: Record | None = None
+    response_id: str = field(default_factory=partial(new_ordered_id, "resp_"))
 
     def draft(self) -> tuple[Draft, Events]:
         """Begun, and searched if anything was: that is over by now."""
-        draft = Draft(head_of(self.asked, self.prepared.target.model, stored=self.stored))
+        draft = Draft(head_of(self.response_id, self.asked, self.prepared.target.model, stored=self.stored))
         events = draft.begin()
         if self.prepared.question.retrieval is not None and self.prepared.query is not None:
             results = [_result(hit_as_json(hit)) for hit in self.prepared.hits]
@@ -79,7 +83,7 @@ async def ask(
     if record is not None:
         record.model, record.strategy = prepared.target.model, prepared.strategy
     stored = asked.store is not False and caller.keeps.store_responses
-    return Asking(asked, caller, items, conversation, prepared, stored)
+    return Asking(asked, caller, items, conversation, prepared, stored, record)
 
 
 async def prepared_for(
@@ -92,6 +96,9 @@ async def prepared_for(
 ) -> tuple[Prepared, list[Json], Conversation]:
     """Raises: as ask()."""
     items, tools = items_of(asked.input), tools_of(asked.tools, asked.tool_choice)
+    # Before anything is looked up or counted: neither is for those who may not ask.
+    admit(services, caller, priority)
+    services.targets.resolve(caller, asked.model)
     conversation = Conversation()
     if asked.previous_response_id is not None:
         conversation = await asyncio.to_thread(services.responses.conversation, caller, asked.previous_response_id)
@@ -104,14 +111,14 @@ async def prepared_for(
         question = Question(
             caller, CHAT, body, server_url, priority, retrieval=tools.retrieval, **identity_of(record)
         )
-        return await prepare(services, question), items, conversation
+        return await prepare(services, question, admitted=True), items, conversation
 
 
 async def whole(services: Services, asking: Asking) -> bytes:
     """JSON. Raises: RateLimitError, UnavailableError, EngineError."""
     draft, _ = asking.draft()
     with in_our_words():
-        async with open_answer(services, asking.prepared) as answer:
+        async with _opened(services, asking) as answer:
             draft.feed(json.loads(await answer.whole())["choices"][0])
     response, _ = draft.finish(answer.usage)
     await _keep(services, asking, response)
@@ -126,7 +133,7 @@ async def stream(services: Services, asking: Asking) -> AsyncGenerator[Json, Non
     draft: Draft | None = None
     try:
         with in_our_words():
-            async with open_answer(services, asking.prepared) as answer:
+            async with _opened(services, asking) as answer:
                 draft, begun = asking.draft()
                 for event in begun:
                     yield event
@@ -137,14 +144,29 @@ async def stream(services: Services, asking: Asking) -> AsyncGenerator[Json, Non
     except LocalLLMError as error:
         if draft is None:
             raise
-        closing = draft.fail(error)
+        closing = _failed(asking, draft, error)
+    except asyncio.CancelledError:
+        if draft is None or not services.draining:
+            raise
+        closing = _failed(asking, draft, UnavailableError("the server is being stopped", hint="ask again"))
     except Exception:
         if draft is None:
             raise
         log.exception("a response failed while it was streamed")
-        closing = draft.fail(LocalLLMError("the server had an error while it answered; it is in gateway.log"))
+        ours = LocalLLMError("the server had an error while it answered; it is in gateway.log")
+        closing = _failed(asking, draft, ours)
     for event in closing:
         yield event
+
+
+def _opened(services: Services, asking: Asking) -> AbstractAsyncContextManager[Answer]:
+    return open_answer(services, asking.prepared, record=asking.record, object_id=asking.response_id)
+
+
+def _failed(asking: Asking, draft: Draft, error: LocalLLMError) -> Events:
+    if asking.record is not None:
+        asking.record.note(error)
+    return draft.fail(error)
 
 
 async def _written(draft: Draft, answer: Answer) -> AsyncIterator[Json]:

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from local_llm.identifiers import new_ordered_id, now
+from local_llm.identifiers import now
 from serving.responses.requests import CreateResponse
 
 Json = dict[str, Any]
 
 
-def head_of(asked: CreateResponse, model: str, *, stored: bool) -> Json:
+def head_of(response_id: str, asked: CreateResponse, model: str, *, stored: bool) -> Json:
     """`model` is the one that answers, whatever name asked for it."""
     reasoning, text = asked.reasoning, asked.text
     return {
-        "id": new_ordered_id("resp_"),
+        "id": response_id,
         "object": "response",
         "created_at": now(),
         "status": "in_progress",

@@ -35,7 +35,7 @@ class Reply(Response):
             with WhileWanted(receive):
                 await (self._stream(send, record) if self._asked.stream else self._whole(send, record))
         except ClientLeftError:
-            pass
+            record.left = True
 
     async def _whole(self, send: Send, record: Record) -> None:
         asking = await ask(self._services, self._caller, self._asked, self._server_url, record=record)

@@ -17,7 +17,8 @@ LONGEST_NAME = 64
 Json = dict[str, Any]
 
 RESULTS, LOGPROBS = "file_search_call.results", "message.output_text.logprobs"
-# Beyond those two there is nothing to include, or it is always there.
+# Beyond those two there is nothing to include, or it is always there: reasoning is told openly, so clients that ask
+# for it encrypted, as those that keep nothing here do, need no more than what they get.
 Includable = Literal[
     "file_search_call.results",
     "message.output_text.logprobs",
@@ -26,6 +27,7 @@ Includable = Literal[
     "computer_call_output.output.image_url",
     "code_interpreter_call.outputs",
     "message.input_image.image_url",
+    "reasoning.encrypted_content",
 ]
 
 NOT_HERE = {

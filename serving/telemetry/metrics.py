@@ -80,10 +80,10 @@ class Metrics:
         route, status = record.route, record.status
         self.requests.add((route, self._model(record.model), str(status)))
         self.request_seconds.observe((route,), seconds)
-        if status >= 400:
+        if status >= 400 or record.error:  # also one that was told in a stream
             self.errors.add((record.error or str(status),))
-            if status == 429:
-                self.refused.add((record.refused or OTHER,))
+        if status == 429:
+            self.refused.add((record.refused or OTHER,))
         if record.left:
             self.clients_left.add((route,))
 

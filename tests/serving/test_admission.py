@@ -36,10 +36,10 @@ class Asking:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.order: list[str] = []
 
-    async def begin(self, name: str, priority: int = INTERACTIVE) -> None:
+    async def begin(self, name: str, priority: int = INTERACTIVE, weight: int = 1) -> None:
         """`name` is that of the key and a number: ana1."""
         self._ends[name] = asyncio.Event()
-        self.tasks[name] = asyncio.create_task(self._ask(name, priority))
+        self.tasks[name] = asyncio.create_task(self._ask(name, priority, weight))
         await settle()
 
     async def end(self, name: str) -> None:
@@ -50,8 +50,8 @@ class Asking:
         self.tasks[name].cancel()
         await settle()
 
-    async def _ask(self, name: str, priority: int) -> None:
-        async with self._admission.enter(caller(name.rstrip("0123456789")), priority):
+    async def _ask(self, name: str, priority: int, weight: int) -> None:
+        async with self._admission.enter(caller(name.rstrip("0123456789")), priority, weight):
             self.order.append(name)
             await self._ends[name].wait()
 
@@ -105,16 +105,85 @@ def test_beyond_the_queue_one_is_told_when_to_come_back() -> None:
     async def scenario() -> None:
         places = admission(1, waiting=2)
         asking = Asking(places)
-        for name in ("ana1", "ana2", "ana3"):
+        for name in ("ana1", "ana2", "bob1"):
             await asking.begin(name)
         with pytest.raises(RateLimitError) as caught:
-            async with places.enter(caller("bob")):
+            async with places.enter(caller("eve")):
                 pass
         assert (caught.value.status, caught.value.limit) == (429, "busy")
         assert caught.value.retry_after_seconds is not None
         await asking.end("ana1")
-        await asking.begin("bob1")  # there is room again
+        await asking.begin("eve1")  # there is room again
         assert (places.running, places.waiting) == (1, 2)
+
+    run(scenario())
+
+
+def test_a_queue_that_one_key_fills_is_open_to_the_others() -> None:
+    """Whoever asked most lost nothing, and everybody else was refused."""
+
+    async def scenario() -> None:
+        places = admission(1, waiting=3)
+        asking = Asking(places)
+        for name in ("ana1", "ana2", "ana3", "ana4", "bob1"):
+            await asking.begin(name)
+        with pytest.raises(RateLimitError, match="no more are taken"):
+            await asking.tasks["ana4"]
+        await asking.begin("ana5")  # it has most already
+        with pytest.raises(RateLimitError, match="no more are taken"):
+            await asking.tasks["ana5"]
+        for name in ("ana1", "ana2", "bob1", "ana3"):
+            assert asking.order[-1] == name
+            await asking.end(name)
+        assert (places.running, places.waiting) == (0, 0)
+
+    run(scenario())
+
+
+def test_waiting_has_an_end() -> None:
+    async def scenario() -> None:
+        places = Admission(ServerSettings(max_running_requests=1, request_timeout_seconds=0.05))
+        asking = Asking(places)
+        for name in ("ana1", "bob1", "eve1"):
+            await asking.begin(name)
+        with pytest.raises(RateLimitError, match=r"no turn came in 0\.05 s") as caught:
+            await asking.tasks["bob1"]
+        assert caught.value.retry_after_seconds is not None
+        with pytest.raises(RateLimitError):
+            await asking.tasks["eve1"]
+        assert (places.running, places.waiting) == (1, 0)
+
+    run(scenario())
+
+
+def test_who_asks_for_many_answers_takes_as_many_places() -> None:
+    async def scenario() -> None:
+        places = admission(4)
+        asking = Asking(places)
+        await asking.begin("ana1", weight=3)
+        await asking.begin("bob1", weight=2)  # waited for, though there is room for less
+        await asking.begin("eve1")
+        await asking.begin("eve2", weight=1000)  # all that there is
+        assert (places.running, asking.order) == (3, ["ana1"])
+        await asking.end("ana1")
+        assert (places.running, asking.order) == (3, ["ana1", "bob1", "eve1"])
+        await asking.end("bob1")
+        await asking.end("eve1")
+        assert (places.running, asking.order[-1]) == (4, "eve2")
+        await asking.end("eve2")
+        assert places.running == 0
+
+    run(scenario())
+
+
+def test_who_waits_behind_one_that_leaves_takes_the_room_that_there_is() -> None:
+    async def scenario() -> None:
+        asking = Asking(admission(2))
+        await asking.begin("ana1")
+        await asking.begin("bob1", weight=2)
+        await asking.begin("eve1")
+        await asking.leave("bob1")
+        assert asking.order == ["ana1", "eve1"]
 
     run(scenario())
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -494,6 +495,44 @@ def test_a_passage_cannot_end_itself_or_begin_a_turn(
     assert "<|" not in prompt
     assert prompt.count("\nQuestion: ") == 1
     assert "\n[9]" not in prompt
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        *(({"response_format": value}, "response_format") for value in ("text", ["text"], 1)),
+        *(({"n": value}, "n") for value in (0, 129, "two", True, 1.0)),
+        ({"temperature": "hot"}, "temperature"),
+        ({"max_tokens": "few"}, "max_tokens"),
+        ({"max_completion_tokens": 1.5}, "max_completion_tokens"),
+        ({"logprobs": 0}, "logprobs"),
+        ({"stop": [1]}, "stop"),
+    ],
+)
+def test_what_is_no_field_is_told_also_where_no_engine_looks(
+    client: openai.OpenAI, engine: TalkingEngine, wrong: dict[str, Any], param: str
+) -> None:
+    """A refusal was the answer to any temperature, and a format that is no object ended in a 500."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, "nothing", extra_body=wrong)
+    assert caught.value.param == param
+    assert engine.chats() == []
+
+
+def test_a_rewriting_costs_its_tokens_also_if_no_answer_comes(
+    world: World, service: IndexService, engine: TalkingEngine
+) -> None:
+    async def used() -> int:
+        services = open_services(world.settings)
+        question = Question(replace(world.admin, key_id="key_1"), CHAT, {"model": "help", "messages": FOLLOW_UP})
+        await prepare(services, question)
+        used = services.usage.tokens_today("key_1")
+        await services.close()
+        return used
+
+    tokens = asyncio.run(used())
+    (rewriting,) = engine.chats()
+    assert tokens == tokens_of(rewriting) + 3
 
 
 def test_what_rewriting_took_is_counted_with_the_answer(

@@ -204,6 +204,13 @@ def test_a_body_that_drips_is_cut_off(server: Running, path: bytes) -> None:
     assert status_and_code(answer) == (408, "body_timeout")
 
 
+def test_a_body_of_which_nothing_comes_is_not_waited_for(server: Running) -> None:
+    for path in (b"/v1/chat/completions", b"/v1/embeddings"):
+        with server.connect() as connection:
+            connection.sendall(posting(100, b"connection: close", path=path))
+            assert status_and_code(everything(connection)) == (408, "body_timeout")
+
+
 def test_an_upload_that_comes_slowly_but_comes_is_taken(server: Running) -> None:
     """Longer than body_timeout_seconds in all: every byte that comes buys time."""
     content = b"Screws are in the drawer.\n" * 4000

@@ -295,6 +295,11 @@ def test_a_wrong_request_is_told_by_field(
     assert engine.asked == []
 
 
+def test_encrypted_reasoning_may_be_asked_for(client: openai.OpenAI, engine: SmallEngine) -> None:
+    """Clients that keep nothing on the server ask for it with every request."""
+    client.responses.create(model=BASE, input="Hi", store=False, include=["reasoning.encrypted_content"])
+
+
 def test_what_is_unknown_and_what_is_not_here_are_told_apart(gateway: TestClient) -> None:
     unknown = gateway.post("/v1/responses", json={"model": BASE, "input": "Hi", "colour": 1}).json()["error"]
     assert (unknown["code"], unknown["message"]) == ("unknown_parameter", "Unknown parameter: 'colour'.")

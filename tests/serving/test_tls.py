@@ -1,7 +1,10 @@
 """HTTPS with a certificate authority of one's own, clients that must show theirs, renewal without a restart."""
 
+import asyncio
+import contextlib
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 from local_llm.cli.serving import server_trust
 from local_llm.errors import SettingsError
 from local_llm.settings import ServerSettings, load_settings
+from serving.http_server import _renew
 from serving.tls import Certificate, certificate_of
 
 from .real_gateway import CHAT, Running, engine_at, running
@@ -159,6 +163,30 @@ def test_a_renewal_that_cannot_be_used_leaves_the_old_one(authority: Authority, 
     assert not certificate.renew()  # told once
     authority.sign("whole", pair)
     assert certificate.renew()
+
+
+def test_whatever_befalls_a_look_for_a_renewal_the_server_goes_on(
+    pair: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unlucky(Certificate):
+        def renew(self) -> bool:
+            raise failure
+
+    certificate = Unlucky(ServerSettings(tls_certificate=pair[0], tls_key=pair[1]))
+    failures: list[Exception] = [PermissionError("no way in"), ssl.SSLError("half a file"), SettingsError("wrong")]
+    for failure in failures:
+        asyncio.run(_renew(certificate))
+        assert str(failure) in caplog.messages[-1]
+
+
+def test_a_handshake_that_does_not_go_on_is_cut_off(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    files = {"server__tls_certificate": pair[0], "server__tls_key": pair[1]}
+    with running(tmp_path, **files, server__header_timeout_seconds=0.5) as server, server.connect() as plain:
+        plain.sendall(b"\x16\x03\x01\x02\x00")  # the beginning of a greeting
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionResetError):
+            assert plain.recv(100) == b""
+        assert time.monotonic() - began < 5
 
 
 def test_what_cannot_be_used_is_told_before_anything_starts(
