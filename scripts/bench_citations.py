@@ -37,7 +37,8 @@ from pathlib import Path
 from typing import Any
 
 from local_llm.hardware import this_hardware
-from serving.answering.citations import CitationWriter, sentence_spans
+from serving.answering.citations import CitationWriter
+from serving.answering.sources import sentence_spans
 
 SEED = 11
 PASSAGES = 3

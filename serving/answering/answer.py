@@ -17,6 +17,7 @@ from serving.answering.cited import Cited, cite_delta, cite_message
 from serving.answering.events import END, Response, TokenUsage, chunk_of, whole_events, without_usage
 from serving.answering.prepare import INTERACTIVE, Prepared
 from serving.answering.refusal import Refusal
+from serving.answering.sources import Sources
 from serving.answering.standing import Standing
 from serving.bodies import dump_json
 from serving.chats.assembling import said_in
@@ -46,6 +47,7 @@ class Answer:
         self._answered = TokenUsage()
         self._response = response
         self._standing = standing
+        self._sources: Sources | None = None
 
     @property
     def usage(self) -> TokenUsage:
@@ -156,7 +158,9 @@ class Answer:
             raise error_of(int(error["code"]), error, self.prepared.question.path)
 
     def _citing(self) -> Cited:
-        return Cited(self.prepared, self._standing)
+        if self._sources is None:
+            self._sources = Sources(self.prepared.hits)
+        return Cited(self.prepared, self._standing, self._sources)
 
 
 @asynccontextmanager

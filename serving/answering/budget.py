@@ -10,7 +10,7 @@ from typing import Any
 from index.interface import Hit
 from local_llm.errors import InvalidInputError
 from local_llm.prompts import Message, context_prompt
-from serving.answering.citations import sentence_spans
+from serving.answering.sources import sentence_spans
 from serving.prompt_tokens import PromptTokens, Window, bytes_of
 
 # Estimates aim a little short of the limit: another try costs a call, a passage of five less costs a few words.

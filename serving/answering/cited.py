@@ -1,5 +1,6 @@
 """Citations as the API carries them: `annotations` of type url_citation, `citations` and `context` beside."""
 
+import asyncio
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -7,14 +8,20 @@ from index.interface import Hit
 from local_llm.prompts import LONGEST_REFUSAL, is_refusal
 from serving.answering.citations import CitationWriter, Mark
 from serving.answering.prepare import Prepared
+from serving.answering.sources import Sources
 from serving.answering.standing import Standing
+
+# Of a whole answer so much is compared before others are let on: a few milliseconds.
+PIECES_AT_ONCE = 32
 
 
 class Cited:
     """One choice of an answer made with context: its text with markers, its citations."""
 
-    def __init__(self, prepared: Prepared, standing: Standing):
+    def __init__(self, prepared: Prepared, standing: Standing, sources: Sources | None = None):
+        """`sources`: the passages, ready to be compared, where another choice had them made."""
         self._prepared = prepared
+        self._sources = sources or Sources(prepared.hits)
         self._hits = prepared.hits
         self._standing = standing
         self._gone: frozenset[int] = frozenset()
@@ -43,10 +50,19 @@ class Cited:
         """A whole answer with markers, all looked up at once. None of a passage that stands no more."""
         self._begin(text)
         while True:
-            written = self._writer.feed(text) + self._writer.finish()
+            written = await self._written(text)
             if not await self.check():
                 return written
             self._writer = self._new_writer()
+
+    async def _written(self, text: str) -> str:
+        """Others are let on between: a long answer takes a tenth of a second."""
+        parts = []
+        for at, piece in enumerate(self._writer.pieces(text), 1):
+            parts.append(self._writer.finish() if piece is None else piece)
+            if at % PIECES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return "".join(parts) + self._writer.finish()
 
     async def check(self) -> bool:
         """Whether any of the passages cited stands no more. In a stream their markers are out by then."""
@@ -73,7 +89,7 @@ class Cited:
         }
 
     def _new_writer(self) -> CitationWriter:
-        return CitationWriter(self._hits, write_markers=self._prepared.writes_markers, left_out=self._gone)
+        return CitationWriter(self._sources, write_markers=self._prepared.writes_markers, left_out=self._gone)
 
     def _marks(self) -> list[Mark]:
         return [mark for mark in self._writer.marks if mark.support.number not in self._gone]

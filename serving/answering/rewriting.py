@@ -15,8 +15,8 @@ from local_llm.errors import LocalLLMError
 from local_llm.permissions import Caller
 from local_llm.prompts import Message, rewrite_messages
 from serving.answering.accounting import estimated_tokens, spend
-from serving.answering.citations import content_words
 from serving.answering.events import TokenUsage
+from serving.answering.words import content_words
 from serving.services import Services
 
 CHAT = "/v1/chat/completions"

@@ -356,6 +356,37 @@ def test_where_one_passage_is_gone_another_may_be_cited(
         service.remove(world.admin, "kb", ["copy"])
 
 
+def test_what_takes_the_place_of_a_passage_that_is_gone_is_looked_up_too(
+    world: World, service: IndexService
+) -> None:
+    """In a whole answer: a passage that was first cited the second time round."""
+    (hit,) = service.search(world.admin, "kb", "battery", 1)
+    twins = [hit, replace(hit, document_id="doc_gone_too"), replace(hit, document_id="doc_and_this")]
+    body = {"messages": QUESTION}
+    prepared = Prepared(Question(world.admin, CHAT, body), Target("small"), body, twins, 0.0, query="battery")
+    service.remove(world.admin, "kb", ["battery"])
+    cited = Cited(prepared, Standing(IndexHere(service), world.admin))  # type: ignore[arg-type]
+    assert asyncio.run(cited.whole(CITED)) == CITED
+    assert cited.fields()["context"]["gone"] == [1, 2, 3]
+
+
+def test_citing_a_long_answer_lets_others_on(world: World, service: IndexService) -> None:
+    hits = service.search(world.admin, "kb", "battery", 1)
+    body = {"messages": QUESTION}
+    prepared = Prepared(Question(world.admin, CHAT, body), Target("small"), body, hits, 0.0, query="battery")
+    cited = Cited(prepared, Standing(IndexHere(service), world.admin))  # type: ignore[arg-type]
+
+    async def others() -> int:
+        count = 0
+        citing = asyncio.create_task(cited.whole(f"{CITED} " * 1000))
+        while not citing.done():
+            count += 1
+            await asyncio.sleep(0)
+        return count
+
+    assert asyncio.run(others()) > 20
+
+
 class IndexThatIsDown:
     async def current(self, *_asked: Any) -> list[tuple[str, int]]:
         raise UnavailableError("the index server does not answer")
