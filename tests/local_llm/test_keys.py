@@ -5,7 +5,7 @@ import pytest
 
 from local_llm.errors import AuthenticationError, ConflictError, ForbiddenError, InvalidInputError, NotFoundError
 from local_llm.keys import KeyStore, Scopes
-from local_llm.permissions import Caller, Limits
+from local_llm.permissions import Caller, Keeps, Limits
 from local_llm.profiles import Profile, ProfileStore
 from local_llm.projects import ProjectStore
 from local_llm.state import Collection, State
@@ -19,7 +19,8 @@ def keys(state: State) -> KeyStore:
 def test_a_key_stands_for_its_project_role_and_principals(keys: KeyStore, admin: Caller) -> None:
     new = keys.create(admin.project_id, "ana", principals=["user:ana", "group:support"])
     caller = keys.authenticate(new.secret)
-    assert caller == Caller(admin.project_id, "member", ("group:support", "user:ana"), new.key.id)
+    keeps = Keeps(store_responses=True)  # as new projects do
+    assert caller == Caller(admin.project_id, "member", ("group:support", "user:ana"), new.key.id, keeps=keeps)
 
 
 def test_a_secret_is_not_kept(keys: KeyStore, admin: Caller, settings) -> None:
