@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import get_args
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from local_llm.errors import ConflictError, InvalidInputError, NotFoundError
 from local_llm.identifiers import now
 from local_llm.permissions import Limits, Role
-from local_llm.state import Collection, Project
+from local_llm.state import Collection, Key, Project
 
 MINIMUM_SECRET_LENGTH = 20
 LONGEST_NAME = 512
@@ -65,3 +65,25 @@ def refuse_archived(session: Session, project_id: str) -> None:
         raise NotFoundError(f"there is no project {project_id!r:.80}", param="project_id")
     if project.archived_at is not None:
         raise ConflictError(f"the project {project.name!r} is archived: it gets no more keys", param="project_id")
+
+
+def refuse_to_lose_owners(session: Session) -> None:
+    """Called in the transaction that ended an owner's key, or gave it another role. Raises: ConflictError."""
+    session.flush()
+    usable = (
+        select(Key.id)
+        .join(Project, Project.id == Key.project_id)
+        .where(
+            Key.role == "owner",
+            Key.revoked_at.is_(None),
+            or_(Key.expires_at.is_(None), Key.expires_at > now()),
+            Project.archived_at.is_(None),
+        )
+    )
+    if session.scalars(usable.limit(1)).first() is None:
+        raise ConflictError(
+            "this is the last owner's key that can be used: without it nobody could manage projects and keys",
+            hint="make another first, by POST /v1/organization/admin_api_keys or: "
+            "local-llm keys create NAME --role owner",
+            param="key_id",
+        )

@@ -12,7 +12,13 @@ from sqlalchemy.orm import Session
 
 from local_llm.errors import AuthenticationError, InvalidInputError, NotFoundError
 from local_llm.identifiers import new_id, new_ordered_id, now
-from local_llm.key_rules import collection_ids, refuse_archived, refuse_wrong, scope_of
+from local_llm.key_rules import (
+    collection_ids,
+    refuse_archived,
+    refuse_to_lose_owners,
+    refuse_wrong,
+    scope_of,
+)
 from local_llm.permissions import Caller, Keeps, Limits, Role, local_admin
 from local_llm.state import Key, Project, State
 
@@ -130,14 +136,28 @@ class KeyStore:
         role: Role | None = None,
         limits: Limits | None = None,
     ) -> Key:
-        """Changes what is given. Raises: NotFoundError, InvalidInputError."""
+        """Changes what is given. Raises: NotFoundError, InvalidInputError; ConflictError for the last owner's."""
         with self._state.session() as session:
             key = _get(session, project_id, key_id)
-            key.name, key.role = name or key.name, role or key.role
+            _change(session, [key], name, role)
             refuse_wrong(key.name, key.role, None, limits or NO_LIMITS, None)
             for column, value in (asdict(limits) if limits else {}).items():
                 setattr(key, column, value)
             return key
+
+    def update_account(
+        self, project_id: str, account_id: str, *, name: str | None = None, role: Role | None = None
+    ) -> builtins.list[Key]:
+        """All keys of a service account, the oldest first. Raises: as update()."""
+        query = select(Key).where(Key.project_id == project_id, Key.account_id == account_id)
+        with self._state.session() as session:
+            oldest_first = query.where(Key.revoked_at.is_(None)).order_by(Key.created_at, Key.id)
+            keys = list(session.scalars(oldest_first))
+            if not keys:
+                raise NotFoundError(f"there is no service account {account_id!r:.80}", param="service_account_id")
+            _change(session, keys, name, role)
+            refuse_wrong(keys[0].name, keys[0].role, None, NO_LIMITS, None)
+            return keys
 
     def rotate(self, project_id: str, key_id: str, *, overlap_seconds: int = OVERLAP_SECONDS) -> NewKey:
         """A new secret for the same key. The old one opens for so long, then never again; one of an earlier
@@ -158,13 +178,20 @@ class KeyStore:
             key.secret_sha256, key.redacted = hash_of(secret.encode()), _redacted(secret)
         return NewKey(key, secret)
 
-    def revoke(self, project_id: str, key_id: str) -> None:
-        """At once and for good, with the secret of before a rotation. Raises: NotFoundError."""
+    def revoke(self, project_id: str, *key_ids: str, keep_an_owner: bool = False) -> None:
+        """At once and for good, with the secret of before a rotation; all of them or none. `keep_an_owner` is for
+        those who could make no new one: it is not asked of who is on the box.
+
+        Raises: NotFoundError; ConflictError for the last owner's.
+        """
         with self._state.session() as session:
-            key = session.get(Key, key_id)
-            if key is None or key.project_id != project_id:
-                raise _not_found(key_id)
-            key.revoked_at = key.revoked_at or now()
+            keys = [session.get(Key, key_id) for key_id in key_ids]
+            for key_id, key in zip(key_ids, keys, strict=True):
+                if key is None or key.project_id != project_id:
+                    raise _not_found(key_id)
+                key.revoked_at = key.revoked_at or now()
+            if keep_an_owner and any(key is not None and key.role == "owner" for key in keys):
+                refuse_to_lose_owners(session)
 
     def any_created(self) -> bool:
         """Whether a key was ever created, revoked ones included: such a box never opens again without one."""
@@ -267,6 +294,15 @@ def _get(session: Session, project_id: str, key_id: str) -> Key:
     if key is None or key.project_id != project_id or key.revoked_at is not None:
         raise _not_found(key_id)
     return key
+
+
+def _change(session: Session, keys: Sequence[Key], name: str | None, role: Role | None) -> None:
+    """Raises: ConflictError."""
+    demoted = role not in (None, "owner") and any(key.role == "owner" for key in keys)
+    for key in keys:
+        key.name, key.role = name or key.name, role or key.role
+    if demoted:
+        refuse_to_lose_owners(session)
 
 
 def _not_found(key_id: str) -> NotFoundError:

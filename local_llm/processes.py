@@ -19,13 +19,21 @@ from typing import IO
 from local_llm.fileio import read_json, write_json
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # proc_sys_kernel(5): another one after each boot
+PID_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 @dataclass(frozen=True)
 class ProcessRecord:
     name: str
     pid: int  # also its process group
-    started: int  # clock ticks after boot, field 22 of /proc/PID/stat: with the pid, it names one process
+    started: int  # clock ticks after boot, field 22 of /proc/PID/stat: with pid and boot, it names one process
+    boot: str = ""  # as boot() tells it; records of before it was kept have none
+
+
+def boot() -> str:
+    """Since when numbers of processes are given out: the boot, and in a container its namespace."""
+    return f"{BOOT_ID.read_text().strip()} {PID_NAMESPACE.readlink()}"
 
 
 def start_time(pid: int) -> int | None:
@@ -66,8 +74,8 @@ def start_child(
         pass_fds=pass_fds,
         preexec_fn=before_exec,  # noqa: PLW1509 (it calls nothing but the kernel)
     )
-    record = ProcessRecord(name, child.pid, start_time(child.pid) or 0)
     try:
+        record = ProcessRecord(name, child.pid, start_time(child.pid) or 0, boot())
         records.mkdir(parents=True, exist_ok=True)
         write_json(records / f"{name}.process.json", asdict(record))
     except OSError:
@@ -96,15 +104,25 @@ def end_leftovers(records: Path) -> list[str]:
     ended = []
     for path in sorted(records.glob("*.process.json")):
         record = ProcessRecord(**read_json(path))
-        leader = start_time(record.pid)
-        # A pid that now belongs to another process is left alone; a group whose leader is gone is still ours,
-        # because the kernel gives its number to nobody while a member lives.
-        if leader is None or leader == record.started:
+        if _is_ours(record):
             if _group_alive(record.pid):
                 ended.append(record.name)
             kill_group(record.pid)
         path.unlink(missing_ok=True)
     return ended
+
+
+def _is_ours(record: ProcessRecord) -> bool:
+    """Whether what now has the recorded number, or belongs to its group, is what was recorded.
+
+    A pid that now belongs to another process is left alone; a group whose leader is gone is still ours, because the
+    kernel gives its number to nobody while a member lives. After a boot the numbers begin again, and nothing of
+    before it is left.
+    """
+    leader = start_time(record.pid)
+    if leader is None:
+        return record.boot == boot()
+    return leader == record.started and record.boot in ("", boot())
 
 
 def kill_group(group: int, *, timeout_seconds: float = 10) -> None:

@@ -103,6 +103,21 @@ class CreateKey(NewKeyBody):
     name: str | None = None
     scopes: None = None
 
+    def settings_like(self, first: Key) -> dict[str, Any]:
+        """What is not given is as the account's first key has it: another key of the same account sees no more."""
+        given, own = self.model_fields_set, self.settings()
+        limits = {name: getattr(self if name in given else first, name) for name in LIMITS}
+        return {
+            **own,
+            "role": own["role"] if "role" in given else first.role,
+            "principals": self.principals if "principals" in given else first.principals,
+            "scopes": Scopes(
+                *(getattr(self if name in given else first, name) for name in ("models", "collections"))
+            ),
+            "limits": Limits(**limits),
+            "account_id": first.account_id,
+        }
+
 
 class UpdateAccount(Body):
     name: str | None = None

@@ -36,7 +36,7 @@ async def delete_model(request: Request, name: str) -> dict[str, object]:
     if not caller.may_name(name):
         raise _not_found(name)
     if not name.startswith(PREFIX):
-        raise _undeletable(services, caller, name)
+        raise await run_in_threadpool(_undeletable, services, caller, name)
     adapter = await run_in_threadpool(services.adapters.get, name, caller)
     await run_in_threadpool(services.adapters.delete, adapter)
     note(request, caller, "model.deleted", adapter.name)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
 from local_llm.errors import NotFoundError
-from local_llm.keys import OVERLAP_SECONDS
+from local_llm.keys import OVERLAP_SECONDS, NewKey
 from local_llm.permissions import Caller
 from local_llm.state import Key
 from serving.bodies import read_json_object
@@ -53,11 +53,13 @@ def retrieve_key(request: Request, project_id: ProjectId, key_id: str) -> Json:
 async def update_key(request: Request, project_id: ProjectId, key_id: str) -> Json:
     services, caller = services_of(request), owner_of(request)
     asked = read(requests.UpdateKey, await _body(request))
-    limits = asked.changed_limits(services.keys.get(project_id, key_id))
-    role = None if asked.role is None else ROLES[asked.role]
-    key = await run_in_threadpool(
-        services.keys.update, project_id, key_id, name=asked.name, role=role, limits=limits
-    )
+
+    def change() -> Key:
+        limits = asked.changed_limits(services.keys.get(project_id, key_id))
+        role = None if asked.role is None else ROLES[asked.role]
+        return services.keys.update(project_id, key_id, name=asked.name, role=role, limits=limits)
+
+    key = await run_in_threadpool(change)
     _note(services, caller, "api_key.updated", key, changes_requested=asked.model_dump(exclude_unset=True))
     return key_as_json(key)
 
@@ -111,10 +113,7 @@ async def update_account(request: Request, project_id: ProjectId, account_id: st
     services, caller = services_of(request), owner_of(request)
     asked = read(requests.UpdateAccount, await _body(request))
     role = None if asked.role is None else ROLES[asked.role]
-    keys = [
-        services.keys.update(project_id, key.id, name=asked.name, role=role)
-        for key in _account(services, project_id, account_id)
-    ]
+    keys = await run_in_threadpool(services.keys.update_account, project_id, account_id, name=asked.name, role=role)
     _note_account(services, caller, "service_account.updated", keys[0])
     return account_as_json(keys)
 
@@ -124,22 +123,23 @@ def delete_account(request: Request, project_id: ProjectId, account_id: str) -> 
     """With all of its keys."""
     services, caller = services_of(request), owner_of(request)
     keys = _account(services, project_id, account_id)
-    for key in keys:
-        _revoke(services, caller, key)
+    _revoke(services, caller, *keys)
     _note_account(services, caller, "service_account.deleted", keys[0])
     return answers.deleted(account_id, answers.ACCOUNT)
 
 
 @router.post(PROJECT + "/service_accounts/{account_id}/api_keys")
 async def create_key(request: Request, project_id: ProjectId, account_id: str) -> Json:
-    """Another key of an account. One that only needs a new secret is rotated instead."""
+    """Another key of an account, which may what the first may unless told otherwise. One that only needs a new
+    secret is rotated instead."""
     services, caller = services_of(request), owner_of(request)
     asked = read(requests.CreateKey, await _body(request))
-    first = _account(services, project_id, account_id)[0]
-    settings = {**asked.settings(), "account_id": account_id}
-    if "role" not in asked.model_fields_set:
-        settings["role"] = first.role
-    new = await run_in_threadpool(services.keys.create, project_id, asked.name or first.name, **settings)
+
+    def create() -> NewKey:
+        first = _account(services, project_id, account_id)[0]
+        return services.keys.create(project_id, asked.name or first.name, **asked.settings_like(first))
+
+    new = await run_in_threadpool(create)
     _note(services, caller, "api_key.created", new.key)
     return answers.new_key_as_json(new)
 
@@ -202,9 +202,11 @@ def _admin_key(services: Services, key_id: str) -> Key:
     raise NotFoundError(f"there is no admin key {key_id!r:.80}", param="key_id")
 
 
-def _revoke(services: Services, caller: Caller, key: Key) -> None:
-    services.keys.revoke(key.project_id, key.id)
-    _note(services, caller, "api_key.deleted", key)
+def _revoke(services: Services, caller: Caller, *keys: Key) -> None:
+    """All of one project. Raises: ConflictError if nobody could manage keys then."""
+    services.keys.revoke(keys[0].project_id, *(key.id for key in keys), keep_an_owner=True)
+    for key in keys:
+        _note(services, caller, "api_key.deleted", key)
 
 
 def _note(services: Services, caller: Caller, action: str, key: Key, **detail: Any) -> None:

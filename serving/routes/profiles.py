@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -43,7 +44,7 @@ async def set_profile(request: Request) -> dict[str, Any]:
         wanted = ProfileBody.model_validate(body)
     except ValidationError as error:
         raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
-    profile = services.profiles.set(caller, Profile(**wanted.model_dump()))
+    profile = await run_in_threadpool(services.profiles.set, caller, Profile(**wanted.model_dump()))
     note(request, caller, "profile.set", profile.name, strategy=profile.strategy, model=profile.model)
     return _as_json(profile)
 

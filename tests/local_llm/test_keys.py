@@ -19,8 +19,8 @@ def keys(state: State) -> KeyStore:
 def test_a_key_stands_for_its_project_role_and_principals(keys: KeyStore, admin: Caller) -> None:
     new = keys.create(admin.project_id, "ana", principals=["user:ana", "group:support"])
     caller = keys.authenticate(new.secret)
-    principals, keeps = ("group:support", "user:ana"), Keeps(store_responses=True)  # as projects are by default
-    assert caller == Caller(admin.project_id, "member", principals, new.key.id, keeps=keeps)
+    keeps = Keeps(store_responses=True)  # as new projects do
+    assert caller == Caller(admin.project_id, "member", ("group:support", "user:ana"), new.key.id, keeps=keeps)
 
 
 def test_a_secret_is_not_kept(keys: KeyStore, admin: Caller, settings) -> None:

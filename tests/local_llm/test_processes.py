@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -43,6 +44,31 @@ def test_a_recorded_number_that_now_names_another_process_is_left_alone(tmp_path
     assert end_leftovers(tmp_path) == []
     assert child.poll() is None
     stop_child(child, grace_seconds=1)
+
+
+def test_a_group_of_before_a_boot_is_a_strangers(tmp_path: Path) -> None:
+    """Its leader was gone, so its number was taken for ours, and everything in it was killed."""
+    records, kept = tmp_path / "records", tmp_path / "kept"
+    with (tmp_path / "log").open("wb") as log:
+        child = start_child(
+            "engine", [sys.executable, "-c", STUBBORN], environment=os.environ, log=log, records=records
+        )
+    while not (tmp_path / "log").read_text().strip():
+        time.sleep(0.02)
+    grandchild = int((tmp_path / "log").read_text())
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    kept.mkdir()
+    record = records / "engine.process.json"
+    (kept / record.name).write_text(record.read_text())
+    for other in ("of-before pid:[1]", ""):  # another boot, and none told
+        content = json.loads((kept / record.name).read_text()) | {"boot": other}
+        record.write_text(json.dumps(content))
+        assert end_leftovers(records) == []
+        assert not record.exists()
+        assert start_time(grandchild) is not None
+    assert end_leftovers(kept) == ["engine"]
+    wait_until_gone(grandchild)
 
 
 def test_stopping_ends_the_whole_group_even_where_it_ignores_us(tmp_path: Path) -> None:

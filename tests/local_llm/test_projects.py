@@ -19,7 +19,7 @@ from local_llm.permissions import Caller, local_admin
 from local_llm.profiles import Profile, ProfileStore
 from local_llm.projects import FLAGS, QUOTAS, VALUES, ProjectStore
 from local_llm.settings import Settings
-from local_llm.state import MIGRATIONS, Project, Row, State
+from local_llm.state import MIGRATIONS, Key, Project, Row, State
 from local_llm.usage import Usage
 
 
@@ -204,18 +204,51 @@ def test_garbage_is_listed_first_and_removed_when_told(run, state: State, settin
     assert json.loads(run("gc", "--json").stdout) == []
 
 
-def test_the_migration_goes_back_and_forth_with_keys_in_place(state: State, tmp_path: Path) -> None:
-    project = state.local_project_id()
-    secret = KeyStore(state).create(project, "boss", role="owner").secret
-    ProfileStore(state).set(local_admin(project), Profile("plain", "base"))
+def back_and_forth(state: State) -> None:
+    """To before there were owners: theirs were admins' keys."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     for step, revision in ((command.downgrade, "0003"), (command.upgrade, "head")):
         with state._engine.begin() as connection:
             config.attributes["connection"] = connection
             step(config, revision)
-    caller = KeyStore(state).authenticate(secret)
-    assert caller.role == "admin"  # what an owner was before there were owners
+
+
+def test_after_the_migration_the_oldest_good_key_of_an_admin_is_an_owners(state: State) -> None:
+    """Nobody could manage keys over the API after an upgrade."""
+    keys, project = KeyStore(state), state.local_project_id()
+    made = {
+        name: keys.create(project, name, role="member" if name == "member" else "admin").key.id
+        for name in ("member", "revoked", "expired", "good", "another")
+    }
+    keys.revoke(project, made["revoked"])
+    with state.session() as session:
+        session.get_one(Key, made["expired"]).expires_at = 5
+    back_and_forth(state)
+    roles = {key.name: key.role for key in keys.list(project)}
+    assert roles == {
+        "member": "member",
+        "revoked": "admin",
+        "expired": "admin",
+        "good": "owner",
+        "another": "admin",
+    }
+
+
+def test_the_migration_makes_nobody_an_owner_over_several_projects(state: State) -> None:
+    keys = KeyStore(state)
+    ProjectStore(state).create("other")
+    keys.create(state.local_project_id(), "boss", role="admin")
+    back_and_forth(state)
+    assert keys.owners() == []
+
+
+def test_the_migration_goes_back_and_forth_with_keys_in_place(state: State, tmp_path: Path) -> None:
+    project = state.local_project_id()
+    secret = KeyStore(state).create(project, "boss", role="owner").secret
+    ProfileStore(state).set(local_admin(project), Profile("plain", "base"))
+    back_and_forth(state)
+    assert KeyStore(state).authenticate(secret).role == "owner"
     (key,) = KeyStore(state).list(project)
     assert key.account_id == f"svc_acct_{key.id.removeprefix('key_')}"
     with state.reading() as session:

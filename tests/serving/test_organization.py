@@ -2,6 +2,7 @@
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from local_llm.audit import Audit, AuditQuery
 from local_llm.keys import KeyStore
 from local_llm.permissions import Caller
 from local_llm.projects import FLAGS, VALUES
-from local_llm.state import Project, State
+from local_llm.state import Collection, Key, Project, State
 from local_llm.usage import Usage
 from serving.services import Services
 
@@ -185,6 +186,83 @@ def test_admin_keys_are_owners(box: Box) -> None:
         second.admin.organization.projects.list()
     with pytest.raises(openai.NotFoundError):
         keys.retrieve(made.id)
+
+
+def test_the_last_owners_key_is_neither_deleted_nor_demoted(box: Box) -> None:
+    """A box could lose everybody who may manage it."""
+    keys, projects = box.owner.admin.organization.admin_api_keys, box.owner.admin.organization.projects
+    (boss,) = keys.list()
+    (account,) = projects.service_accounts.list(box.project_id)
+    path = f"/projects/{box.project_id}"
+    refused = [
+        lambda: keys.delete(boss.id),
+        lambda: projects.api_keys.delete(boss.id, project_id=box.project_id),
+        lambda: projects.service_accounts.delete(account.id, project_id=box.project_id),
+        lambda: projects.service_accounts.update(account.id, project_id=box.project_id, role="member"),
+    ]
+    gone = KeyStore(box.state).create(box.project_id, "expired", role="owner").key.id
+    with box.state.session() as session:
+        session.get_one(Key, gone).expires_at = 5
+    for call in refused:
+        with pytest.raises(openai.ConflictError, match="last owner's key"):
+            call()
+    assert box.post(f"{path}/api_keys/{boss.id}", {"role": "owner"}).status_code == 409
+    assert box.post(f"{path}/api_keys/{boss.id}", {"name": "chief"}).json()["name"] == "chief"
+    keys.create(name="deputy")
+    assert keys.delete(boss.id).deleted
+
+
+def test_another_key_of_an_account_may_no_more_than_the_first(box: Box) -> None:
+    """It got everything: all models, collections, documents, and no limits."""
+    held = {
+        "principals": ["user:ana"],
+        "models": [BASE],
+        "collections": [store_of(box)],
+        "tokens_per_day": 5,
+        "requests_per_minute": 6,
+    }
+    account = box.post(f"/projects/{box.project_id}/service_accounts", {"name": "app", **held}).json()
+    path = f"/projects/{box.project_id}/service_accounts/{account['id']}/api_keys"
+    second = box.post(path, {})
+    assert second.status_code == 200, second.text
+    like = KeyStore(box.state).get(box.project_id, second.json()["id"])
+    assert {name: getattr(like, name) for name in held} == held
+    third = box.post(path, {"models": None, "tokens_per_day": 9, "principals": []}).json()
+    told = KeyStore(box.state).get(box.project_id, third["id"])
+    assert (told.models, told.tokens_per_day, told.principals) == (None, 9, [])
+    assert (told.collections, told.requests_per_minute) == (held["collections"], 6)
+
+
+def store_of(box: Box) -> str:
+    row = Collection(
+        id="vs_1", project_id=box.project_id, name="kb", encoder="none", encoder_fingerprint="", created_at=1
+    )
+    with box.state.session() as session:
+        session.add(row)
+    return "vs_1"
+
+
+@pytest.mark.parametrize("what", ["profile", "account", "key"])
+def test_nobody_waits_for_somebody_elses_write(box: Box, what: str) -> None:
+    """It was done on the event loop: while the database was busy, no request of anybody was answered."""
+    account = box.post(f"/projects/{box.project_id}/service_accounts", {"name": "app"}).json()["id"]
+    accounts = f"/v1/organization/projects/{box.project_id}/service_accounts/{account}"
+    path, body = {
+        "profile": ("/v1/profiles", {"name": "plain", "strategy": "base"}),
+        "account": (accounts, {"name": "other"}),
+        "key": (f"{accounts}/api_keys", {"name": "second"}),
+    }[what]
+    headers = {"authorization": f"Bearer {box.owner_secret}"}
+    with ThreadPoolExecutor(1) as pool:
+        with box.state.session() as other:
+            other.get(Key, "none")  # it has the lock for writing from here on
+            writing = pool.submit(lambda: box.gateway.post(path, json=body, headers=headers))
+            time.sleep(0.3)
+            began = time.perf_counter()
+            assert box.gateway.get("/health").status_code == 200
+            assert time.perf_counter() - began < 2
+            assert not writing.done()
+        assert writing.result().status_code == 200
 
 
 def organization_routes(gateway: TestClient) -> list[tuple[str, str]]:

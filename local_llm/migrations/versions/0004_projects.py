@@ -1,5 +1,7 @@
 """Keys with scopes, limits and rotation; what projects allow; usage by the minute."""
 
+import time
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -37,6 +39,7 @@ def upgrade() -> None:
     op.add_column("keys", sa.Column("previous_sha256", sa.String(), nullable=True))
     # Keys of before: each is an account of its own.
     op.execute("UPDATE keys SET account_id = 'svc_acct_' || substr(id, 5)")
+    _make_an_owner()
     op.create_index("ix_keys_previous_sha256", "keys", ["previous_sha256"])
     op.add_column("files", sa.Column("key_id", sa.String(), nullable=True))
     op.create_table(
@@ -49,6 +52,22 @@ def upgrade() -> None:
     )
     op.create_index("usage_by_key", "usage", ["key_id", "minute"])
     op.create_index("audit_by_time", "audit", ["created_at"])
+
+
+def _make_an_owner() -> None:
+    """Managing keys and projects is the owners' from here on. The oldest admin's key that is good becomes one, so
+    that somebody can; not where there are several projects, since it would reach beyond its own."""
+    statement = sa.text(
+        """
+        UPDATE keys SET role = 'owner' WHERE id = (
+            SELECT id FROM keys
+            WHERE role = 'admin' AND revoked_at IS NULL
+            AND (expires_at IS NULL OR expires_at > :now)
+            ORDER BY created_at, id LIMIT 1
+        ) AND (SELECT COUNT(*) FROM projects) = 1
+        """
+    )
+    op.execute(statement.bindparams(now=int(time.time())))
 
 
 def downgrade() -> None:
