@@ -57,6 +57,7 @@ class Audit:
         self._state = state
         self._most_waiting = most_waiting
         self._lock = threading.Lock()
+        self._writing = threading.Lock()  # whoever looks something up flushes too: nothing is written twice
         self._waiting: deque[dict[str, Any]] = deque()
         self._lost = 0
 
@@ -115,6 +116,10 @@ class Audit:
 
         Raises: SQLAlchemyError; everything waits on then.
         """
+        with self._writing:
+            self._flush()
+
+    def _flush(self) -> None:
         with self._lock:
             rows, lost = list(self._waiting), self._lost
         if not rows:

@@ -1,5 +1,7 @@
 """The audit log tells who did what; what was said only where the project wants it."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -87,6 +89,15 @@ def test_entries_of_a_project_that_is_gone_hold_up_no_others(state: State, audit
     audit.note(admin, "file.created", "file-4")
     audit.flush()
     assert [entry.object_id for entry in audit.find(AuditQuery())[0]] == ["file-4", "file-2"]
+
+
+def test_two_that_flush_at_once_write_an_entry_once(state: State, audit: Audit, admin: Caller) -> None:
+    audit.note(admin, "file.created", "file-1")
+    with ThreadPoolExecutor(8) as pool, state.session():  # they all come before any of them may write
+        flushed = [pool.submit(audit.flush) for _ in range(8)]
+        time.sleep(0.2)
+    assert [one.exception() for one in flushed] == [None] * 8
+    assert actions(audit) == ["file.created"]
 
 
 def test_what_memory_cannot_hold_is_told(state: State, admin: Caller) -> None:
