@@ -64,12 +64,16 @@ class Source:
     server_url: str
 
 
-class _AskAgainError(Exception):
-    """A try failed in a way that may mend itself. `reply` tells of it, if it was the last."""
+@dataclass(frozen=True)
+class _Failure:
+    """Of a try, in a way that may mend itself; `reply` tells of it, if it was the last.
 
-    def __init__(self, error: LocalLLMError, reply: Reply):
-        super().__init__(error.message)
-        self.error, self.reply = error, reply
+    Not the exception: that would keep all of the request in memory for as long as we wait.
+    """
+
+    reply: Reply
+    advised_seconds: float
+    engine_failed: bool
 
 
 class Asker:
@@ -91,26 +95,24 @@ class Asker:
         tries, pause = 0, self._first_pause_seconds
         while True:
             caller = await asyncio.to_thread(who)
-            error: LocalLLMError
             try:
                 with self._services.limits.batch(caller):
-                    return await self._try(line, source, caller)
-            except _AskAgainError as failed:
-                error = failed.error
-                tries += await self._counts(error)
+                    tried = await self._try(line, source, caller)
+                if isinstance(tried, Reply):
+                    return tried
+                tries += await self._counts(tried)
                 if tries >= MOST_TRIES:
-                    return failed.reply
+                    return tried.reply
+                advised = tried.advised_seconds
             except RateLimitError as used_up:
-                error = used_up
-            advised = getattr(error, "retry_after_seconds", None) or 0
+                advised = used_up.retry_after_seconds or 0.0
             await asyncio.sleep(min(max(pause * random.uniform(0.5, 1), advised), LONGEST_WAIT_SECONDS))
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
-    async def _try(self, line: Line, source: Source, caller: Caller) -> Reply:
-        """Raises: _AskAgainError, FileNotFoundError."""
+    async def _try(self, line: Line, source: Source, caller: Caller) -> Reply | _Failure:
+        """Raises: FileNotFoundError."""
         async with self.room.hold(line.size):
             request, request_id = await asyncio.to_thread(read_request, source.path, line), new_request_id()
-            error: LocalLLMError
             try:
                 if source.endpoint == EMBEDDINGS:
                     return await self._embed(caller, request, request_id)
@@ -119,24 +121,19 @@ class Asker:
                 question = Question(caller, source.endpoint, request.body, source.server_url, BATCH, request_id)
                 return await self._answer(request.custom_id, question)
             except RequestValidationError as wrong:
-                error = invalid_input(wrong)
+                return _told(request.custom_id, request_id, invalid_input(wrong))
             except LocalLLMError as refused:
-                error = refused
+                return _told(request.custom_id, request_id, refused)
             except Exception as unexpected:
                 log.error("line %d failed", request.number, exc_info=unexpected)
-                error = LocalLLMError("the server had an error while processing the request; it is in gateway.log")
-            reply = Reply(request.custom_id, error.status, request_id, dump_json(error.envelope()))
-            if not _may_mend_itself(error):
-                return reply
-            raise _AskAgainError(error, reply)
+                ours = "the server had an error while processing the request; it is in gateway.log"
+                return _told(request.custom_id, request_id, LocalLLMError(ours))
 
-    async def _counts(self, error: LocalLLMError) -> bool:
+    async def _counts(self, failure: _Failure) -> bool:
         """Whether a try counts: not while something is down, nor while the key has used up what it may."""
-        if error.status == RateLimitError.status:
+        if failure.reply.status == RateLimitError.status or not await self._services.engine.ready():
             return False
-        if not await self._services.engine.ready():
-            return False
-        return isinstance(error, EngineError) or await self._services.index.answers()
+        return failure.engine_failed or await self._services.index.answers()
 
     async def _answer(self, custom_id: str, question: Question) -> Reply:
         async with self._looking_up:
@@ -163,10 +160,13 @@ class Asker:
         return Reply(request.custom_id, 200, asking.prepared.question.request_id, body, usage)
 
 
-def _may_mend_itself(error: LocalLLMError) -> bool:
-    """What is busy or down; and an engine that fails, since one whose core dies says 500 to all that it has."""
-    failing = isinstance(error, EngineError) and error.status >= LocalLLMError.status
-    return failing or error.status in (RateLimitError.status, UnavailableError.status)
+def _told(custom_id: str, request_id: str, error: LocalLLMError) -> Reply | _Failure:
+    """What is busy or down is asked again; and an engine that fails: one whose core dies says 500 to all it has."""
+    reply = Reply(custom_id, error.status, request_id, dump_json(error.envelope()))
+    engine_failed = isinstance(error, EngineError) and error.status >= LocalLLMError.status
+    if engine_failed or error.status in (RateLimitError.status, UnavailableError.status):
+        return _Failure(reply, getattr(error, "retry_after_seconds", None) or 0.0, engine_failed)
+    return reply
 
 
 def _on_one_line(body: bytes) -> bytes:

@@ -67,7 +67,7 @@ def _waiting(moment: float, ending_only: bool) -> Select[tuple[BatchRow]]:
     unfinished, key = BatchRow.status.in_(UNFINISHED), func.coalesce(BatchRow.key_id, "")
     ends = or_(BatchRow.status == "cancelling", BatchRow.expires_at <= moment)
     in_work = select(key).where(unfinished, BatchRow.lease_until >= moment, not_(ends))
-    busy = in_work.group_by(key).having(func.count() >= MOST_OF_A_KEY)
+    busy = in_work.group_by(BatchRow.key_id).having(func.count() >= MOST_OF_A_KEY)
     free = or_(BatchRow.lease_until.is_(None), BatchRow.lease_until < moment)
     may = ends if ending_only else or_(ends, key.not_in(busy))
     return select(BatchRow).where(unfinished, free, may).order_by(BatchRow.created_at, BatchRow.id).limit(1)

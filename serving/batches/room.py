@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-# Of the input's bytes. As objects of Python they can take twenty times as many.
-MOST_BYTES = 64 * 1024**2
+# Of the bytes of the inputs, two of the largest lines. As objects of Python they can take twenty times as many.
+MOST_BYTES = 32 * 1024**2
 
 
 class Room:

@@ -1,6 +1,7 @@
 """One request of a batch: asked again while that may help, within its key's tokens and the process's memory."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -141,6 +142,33 @@ def test_only_what_there_is_room_for_is_in_memory(settings: Settings, state: Sta
         )
     assert [reply.status for reply in replies] == [200] * 7
     assert engine.most_running <= 3  # two large ones and the small one
+
+
+def test_a_request_that_waits_to_be_asked_again_is_not_in_memory(
+    settings: Settings, state: State, tmp_path: Path
+) -> None:
+    """The exception of the try that failed would keep it there, by its traceback."""
+    engine, caller = TellingEngine(), KeyStore(state).local_owner(state.local_project_id())
+    engine.fail = {"heavy": [503] * 9}
+    source = source_of(tmp_path, "heavy")
+
+    def held() -> int:
+        return sum(1 for one in gc.get_objects() if isinstance(one, dict) and one.get("content") == "heavy")
+
+    async def work(services: Services) -> None:
+        asking = asyncio.create_task(ask_all(Asker(services, 30), source, caller))
+        while not engine.asked:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        engine.asked.clear()
+        assert not asking.done()
+        gc.collect()
+        assert held() == 0
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+    with running(engine, settings.place.socket("engine")):  # type: ignore[arg-type]
+        with_services(settings, work)
 
 
 def test_room_is_given_in_turn_and_comes_back_from_whoever_leaves() -> None:
