@@ -73,6 +73,9 @@ class ServerSettings(Section):
     response_days: int = Field(
         30, ge=0, description="How long stored responses are kept after their last use; 0: for ever."
     )
+    project_response_bytes: int = Field(
+        1024**3, gt=0, description="Space for the stored responses of one project; beyond, none is stored."
+    )
     chat_days: int = Field(
         365, ge=0, description="How long kept chats stay after they were asked or last rated; 0: for ever."
     )

@@ -231,6 +231,7 @@ class ResponseRow(Row):
     previous_id: Mapped[str | None]
     response: Mapped[dict[str, Any]]
     input_items: Mapped[list[dict[str, Any]]]
+    size: Mapped[int] = mapped_column(default=0)  # of both, in characters
 
 
 class LedgerEntry(Row):
@@ -342,6 +343,7 @@ Index("files_by_project", File.project_id, File.created_at)
 Index("usage_by_key", UsageRow.key_id, UsageRow.minute)
 Index("audit_by_time", AuditEntry.created_at)
 Index("responses_by_use", ResponseRow.used_at)
+Index("responses_by_size", ResponseRow.project_id, ResponseRow.size)
 
 
 class State:

@@ -86,7 +86,7 @@ def open_services(settings: Settings, number: int = 0) -> Services:
     files.remove_abandoned()
     adapters = AdapterRegistry(settings, state)
     adapters.remove_abandoned()
-    responses = ResponseStore(state, settings.server.response_days)
+    responses = ResponseStore(state, settings.server.response_days, settings.server.project_response_bytes)
     base = ModelStore(settings.place.models).get(settings.engine.model, "base").manifest
     keys, audit, usage = KeyStore(state), Audit(state), Usage(state)
     access, chats = Access(state, keys), ChatKeeper(state, settings.server.project_chat_bytes)

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,12 @@ from local_llm.state import ChatRow, State
 from local_llm.trailing import still_wanted
 from serving.answering.events import TokenUsage
 from serving.chats.assembling import streamed_answer, whole_answer
+from serving.sizes import characters_of
 from serving.vector_stores.requests import Metadata
 
 if TYPE_CHECKING:
     from serving.answering.answer import Answer
-    from serving.answering.prepare import Prepared, Question
+    from serving.answering.prepare import Question
 
 # Larger ones hold images; nobody trains on them, and the state database stays small.
 LARGEST_CHAT_CHARACTERS = 1 << 20
@@ -44,7 +45,12 @@ log = logging.getLogger("local_llm.chats")
 
 @dataclass(frozen=True)
 class _Chat:
-    prepared: "Prepared"
+    """What waits is held: nothing but what becomes of it the row."""
+
+    caller: Caller
+    body: Mapping[str, Any]  # as the client sent it
+    prompt: Sequence[Any] | None  # the messages as the model saw them, where these are others
+    model: str
     sent: Sequence[bytes]
     usage: TokenUsage
     ended_at: int
@@ -81,12 +87,17 @@ class ChatKeeper:
 
     def add(self, answer: "Answer", sent: Sequence[bytes]) -> None:
         """Takes a chat whose answer is all there."""
-        size = _size_of(answer.prepared.question.body.get("messages")) + sum(map(len, sent))
+        prepared = answer.prepared
+        body, prompt = prepared.question.body, prepared.body.get("messages")
+        if prompt == body.get("messages"):
+            prompt = None
+        size = _size_of(body) + _size_of(prompt) + sum(map(len, sent))
         if size > LARGEST_CHAT_CHARACTERS or self._size + size > MOST_WAITING_CHARACTERS:
-            log.warning("a chat of %d characters is not kept: too large, or too many wait", size)
+            log.warning("a chat of %d characters or more is not kept: too large, or too many wait", size)
             return
         self._size += size
-        self._waiting.append(_Chat(answer.prepared, sent, answer.usage, now(), size))
+        caller, model = prepared.question.caller, prepared.target.model
+        self._waiting.append(_Chat(caller, body, prompt, model, sent, answer.usage, now(), size))
 
     def write(self) -> None:
         """Returns when all that was added before is in the database. Any thread may call it.
@@ -133,28 +144,30 @@ class ChatKeeper:
 
 def _row_of(chat: _Chat) -> ChatRow | None:
     """None for a stream that did not come to its end, or an answer of another shape than the API's."""
-    prepared = chat.prepared
-    question = prepared.question
+    body = chat.body
     try:
-        answer = streamed_answer(chat.sent, chat.usage) if question.streams else whole_answer(chat.sent)
+        answer = streamed_answer(chat.sent, chat.usage) if body.get("stream") else whole_answer(chat.sent)
         if answer is None:
             return None
-        seen = prepared.body["messages"]
         return ChatRow(
             id=str(answer.get("id") or new_id("chatcmpl-")),
-            project_id=question.caller.project_id,
-            key_id=question.caller.key_id,
+            project_id=chat.caller.project_id,
+            key_id=chat.caller.key_id,
             created_at=chat.ended_at,
-            model=str(answer.get("model") or prepared.target.model),
-            labels=question.body.get("metadata") or {},
-            request={key: value for key, value in question.body.items() if key not in ("metadata", "store")},
+            model=str(answer.get("model") or chat.model),
+            labels=body.get("metadata") or {},
+            request={key: value for key, value in body.items() if key not in ("metadata", "store")},
             answer=answer,
-            size=chat.size + (0 if seen == question.body["messages"] else _size_of(seen)),
-            prompt=None if seen == question.body["messages"] else {"messages": seen},
+            size=chat.size,
+            prompt=None if chat.prompt is None else {"messages": chat.prompt},
         )
     except Exception as error:  # one odd chat holds up no other
         log.error("a chat could not be kept", exc_info=error)
         return None
+
+
+def _size_of(value: Any) -> int:
+    return characters_of(value, enough=LARGEST_CHAT_CHARACTERS)
 
 
 def _refuse_metadata(value: Any) -> None:
@@ -164,12 +177,3 @@ def _refuse_metadata(value: Any) -> None:
             METADATA.validate_python(value)
     except ValidationError as error:
         raise InvalidInputError(f"metadata: {error.errors()[0]['msg']}", param="metadata") from None
-
-
-def _size_of(messages: Any) -> int:
-    """Characters of all texts, however deep, without writing them out."""
-    if isinstance(messages, str):
-        return len(messages)
-    if isinstance(messages, dict):
-        return sum(map(_size_of, messages.values()))
-    return sum(map(_size_of, messages)) if isinstance(messages, list) else 0

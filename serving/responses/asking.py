@@ -83,6 +83,7 @@ async def ask(
     if record is not None:
         record.model, record.strategy = prepared.target.model, prepared.strategy
     stored = asked.store is not False and caller.keeps.store_responses
+    stored = stored and await asyncio.to_thread(services.responses.has_room, caller.project_id)
     return Asking(asked, caller, items, conversation, prepared, stored, record)
 
 

@@ -6,10 +6,16 @@ from typing import Any
 
 from local_llm.errors import InvalidInputError
 from local_llm.identifiers import new_id
+from serving.sizes import characters_of
 
 USER, ASSISTANT = "user", "assistant"
 ROLES = (USER, ASSISTANT, "system", "developer")
 DATA_URL = "data:"
+LONGEST_ID = 256
+# No model here writes as much.
+LONGEST_REASONING_CHARACTERS = 1 << 20
+MOST_ANNOTATIONS_CHARACTERS = 1 << 18
+MOST_QUERIES, LONGEST_QUERY = 16, 4096
 
 Json = dict[str, Any]
 
@@ -55,8 +61,10 @@ def check_calls(items: Iterable[Json]) -> None:
 def _item(item: Any, where: str) -> Json:
     if not isinstance(item, dict):
         raise InvalidInputError(f"{where}: expected an object", param=where)
-    if not isinstance(item.get("id"), str | None):
-        raise InvalidInputError(f"{where}.id: expected a string", param=f"{where}.id")
+    if not isinstance(item.get("id"), str | None) or len(item.get("id") or "") > LONGEST_ID:
+        raise InvalidInputError(
+            f"{where}.id: expected a string of at most {LONGEST_ID} characters", param=f"{where}.id"
+        )
     match item.get("type", "message"):
         case "message":
             return _message(item, where)
@@ -65,9 +73,9 @@ def _item(item: Any, where: str) -> Json:
         case "function_call_output":
             return _function_call_output(item, where)
         case "reasoning":
-            return {**item, "id": item.get("id") or new_id("rs_")}
+            return _reasoning(item, where)
         case "file_search_call":
-            return {**item, "id": item.get("id") or new_id("fs_")}
+            return _file_search_call(item, where)
         case "item_reference":
             raise InvalidInputError(
                 f"{where}: items cannot be named by their ids here",
@@ -108,6 +116,11 @@ def _part(part: Any, role: str, where: str) -> Json:
             if role == ASSISTANT:
                 given = part.get("annotations")
                 annotations = given if isinstance(given, list) else []
+                if characters_of(annotations, MOST_ANNOTATIONS_CHARACTERS) > MOST_ANNOTATIONS_CHARACTERS:
+                    raise InvalidInputError(
+                        f"{where}.annotations: expected at most {MOST_ANNOTATIONS_CHARACTERS} characters",
+                        param=f"{where}.annotations",
+                    )
                 return {"type": "output_text", "text": text, "annotations": annotations}
             return {"type": "input_text", "text": text}
         case "refusal" if role == ASSISTANT:
@@ -164,6 +177,45 @@ def _function_call_output(item: Json, where: str) -> Json:
         "call_id": _text(item, "call_id", where),
         "output": output,
     }
+
+
+def _reasoning(item: Json, where: str) -> Json:
+    """No model here reads it again. Only what the API lists is kept."""
+    return {
+        "id": item.get("id") or new_id("rs_"),
+        "type": "reasoning",
+        "status": "completed",
+        "summary": _texts(item, "summary", "summary_text", where),
+        "content": _texts(item, "content", "reasoning_text", where),
+    }
+
+
+def _file_search_call(item: Json, where: str) -> Json:
+    """Its results are left out: what was found then is not what may be seen now."""
+    queries = item.get("queries") or []
+    if not isinstance(queries, list) or not all(isinstance(query, str) for query in queries):
+        raise InvalidInputError(f"{where}.queries: expected a list of strings", param=f"{where}.queries")
+    return {
+        "id": item.get("id") or new_id("fs_"),
+        "type": "file_search_call",
+        "status": "completed",
+        "queries": [query[:LONGEST_QUERY] for query in queries[:MOST_QUERIES]],
+        "results": None,
+    }
+
+
+def _texts(item: Json, name: str, kind: str, where: str) -> list[Json]:
+    parts = item.get(name) or []
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise InvalidInputError(f"{where}.{name}: expected a list of parts", param=f"{where}.{name}")
+    texts = [_text(part, "text", f"{where}.{name}[{at}]") for at, part in enumerate(parts)]
+    if characters_of(texts) > LONGEST_REASONING_CHARACTERS:
+        raise InvalidInputError(
+            f"{where}.{name}: expected at most {LONGEST_REASONING_CHARACTERS} characters",
+            hint="leave it out: no model here reads it again",
+            param=f"{where}.{name}",
+        )
+    return [{"type": kind, "text": text} for text in texts]
 
 
 def is_object(text: str) -> bool:

@@ -3,24 +3,32 @@
 They may hold what not everybody in the project may read, and stay as they were said when permissions change later.
 """
 
+import logging
 import time
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import Select, delete, literal, select, update
+from sqlalchemy import Select, delete, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.identifiers import now
 from local_llm.permissions import Caller
 from local_llm.state import ResponseRow, State
+from serving.sizes import characters_of
 
 DAY_SECONDS = 24 * 3600
 # A conversation is read back turn by turn, and no model reads one of so many.
 MOST_TURNS = 1000
+# Nor one of so much text. Images are most of what there may be.
+LONGEST_CONVERSATION_CHARACTERS = 32 << 20
+# So long what a project was seen to take is taken to be so, but for what we add.
+TAKEN_SECONDS = 60.0
 
 Json = dict[str, Any]
+
+log = logging.getLogger("local_llm.gateway")
 
 
 class PreviousNotFoundError(NotFoundError):
@@ -35,18 +43,43 @@ class Conversation:
     items: tuple[Json, ...] = ()
 
 
+@dataclass
+class _Taken:
+    """By the responses of a project, in characters."""
+
+    size: int
+    seen_at: float
+
+
 class ResponseStore:
     """Blocks: call it from a thread. `days`: how long after their last use responses are kept; 0: for ever."""
 
-    def __init__(self, state: State, days: int):
+    def __init__(self, state: State, days: int, project_response_bytes: int):
         self._state = state
         self._days = days
+        self._project_response_bytes = project_response_bytes
+        self._taken: dict[str, _Taken] = {}
         self._swept = -float(DAY_SECONDS)
+
+    def has_room(self, project_id: str) -> bool:
+        """Whether the project may keep more. What is promised to be kept is, though: by then it may be full."""
+        taken = self._taken.get(project_id)
+        if taken is None or time.monotonic() - taken.seen_at > TAKEN_SECONDS:
+            with self._state.reading() as session:
+                query = select(func.sum(ResponseRow.size)).where(ResponseRow.project_id == project_id)
+                taken = _Taken(session.scalar(query) or 0, time.monotonic())
+            if taken.size >= self._project_response_bytes:
+                log.warning(
+                    "responses of %s are not kept: they take %d of server.project_response_bytes = %d",
+                    project_id, taken.size, self._project_response_bytes,
+                )  # fmt: skip
+            self._taken[project_id] = taken
+        return taken.size < self._project_response_bytes
 
     def keep(self, caller: Caller, response: Json, items: list[Json], conversation: Conversation) -> None:
         """Durable when this returns. The responses that it goes on from are kept as long as it is."""
         self.sweep_daily()
-        moment = now()
+        moment, size = now(), characters_of(response) + characters_of(items)
         with self._state.session() as session:
             session.execute(update(ResponseRow).where(ResponseRow.id.in_(conversation.ids)).values(used_at=moment))
             session.add(
@@ -59,8 +92,11 @@ class ResponseStore:
                     previous_id=response["previous_response_id"],
                     response=response,
                     input_items=items,
+                    size=size,
                 )
             )
+        if (taken := self._taken.get(caller.project_id)) is not None:
+            taken.size += size
 
     def get(self, caller: Caller, response_id: str) -> ResponseRow:
         """Raises: NotFoundError."""
@@ -73,7 +109,8 @@ class ResponseStore:
     def conversation(self, caller: Caller, last_id: str) -> Conversation:
         """All that was said up to and with a response. Raises: PreviousNotFoundError, InvalidInputError."""
         with self._state.reading() as session:
-            found = session.scalars(_chain(last_id))
+            _refuse_long(session, last_id)
+            found = session.scalars(_chain(last_id, ResponseRow))
             rows = list(takewhile(lambda row: self._may_see(caller, row), found))
         if len(rows) > MOST_TURNS:
             raise InvalidInputError(
@@ -95,6 +132,7 @@ class ResponseStore:
             if row is None:
                 raise _no_response(response_id)
             session.delete(row)
+        self._taken.pop(caller.project_id, None)
 
     def sweep_daily(self) -> None:
         """sweep(), if that was not done today."""
@@ -119,15 +157,27 @@ class ResponseStore:
         return now() - self._days * DAY_SECONDS if self._days else 0
 
 
-def _chain(last_id: str) -> Select[tuple[ResponseRow]]:
-    """A response and those before it, newest first, one more than are read at most."""
+def _refuse_long(session: Session, last_id: str) -> None:
+    """Before any of it is read. Raises: InvalidInputError."""
+    size = sum(session.scalars(_chain(last_id, ResponseRow.size)))
+    if size > LONGEST_CONVERSATION_CHARACTERS:
+        raise InvalidInputError(
+            f"the conversation up to {last_id} has {size} characters; expected at most "
+            f"{LONGEST_CONVERSATION_CHARACTERS}",
+            hint="begin another one",
+            param="previous_response_id",
+        )
+
+
+def _chain(last_id: str, what: Any) -> Select[Any]:
+    """Of a response and those before it, newest first, one more than are read at most."""
     columns = ResponseRow.id, ResponseRow.previous_id
     chain = select(*columns, literal(0).label("back")).where(ResponseRow.id == last_id).cte(recursive=True)
     before = select(*columns, chain.c.back + 1).where(
         ResponseRow.id == chain.c.previous_id, chain.c.back < MOST_TURNS
     )
     chain = chain.union_all(before)
-    return select(ResponseRow).join(chain, ResponseRow.id == chain.c.id).order_by(chain.c.back)
+    return select(what).join(chain, ResponseRow.id == chain.c.id).order_by(chain.c.back)
 
 
 def _no_response(response_id: str) -> NotFoundError:

@@ -452,7 +452,18 @@ def test_a_batch_keeps_no_chats(client: openai.OpenAI, engine: TellingEngine) ->
     assert list(client.chat.completions.list()) == []
 
 
-def test_a_chat_that_is_too_large_is_answered_and_not_kept(client: openai.OpenAI) -> None:
-    made = ask(client, "x" * 600_000)  # asked and echoed
+@pytest.mark.parametrize(
+    "large",
+    [
+        {"question": "x" * 600_000},
+        {"tools": [{"type": "function", "function": {"name": "f", "description": "x" * 500_000}}]},
+        {"extra_body": {"chat_template_kwargs": {"x" * 500_000: 1}}},
+        {"extra_body": {"chat_template_kwargs": {"numbers": list(range(10_000, 80_000))}}},
+    ],
+    ids=["messages", "tools", "names", "numbers"],
+)
+def test_a_chat_that_is_too_large_is_answered_and_not_kept(client: openai.OpenAI, large: dict[str, Any]) -> None:
+    """Only messages were measured: 8 MB of tools were kept with each."""
+    made = ask(client, **{"question": "x" * 300_000, **large})  # asked and echoed
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.retrieve(made.id)

@@ -261,6 +261,21 @@ USER = {"role": "user", "content": "Hi"}
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
         ({"input": [{"type": "computer_call"}]}, "input[0].type"),
         ({"input": [{**USER, "id": 3}]}, "input[0].id"),
+        ({"input": [{**USER, "id": "m" * 257}]}, "input[0].id"),
+        ({"input": [{"type": "reasoning", "summary": 3}]}, "input[0].summary"),
+        ({"input": [{"type": "reasoning", "content": [{"text": "x" * (1 << 20)}]}]}, "input[0].content"),
+        ({"input": [{"type": "file_search_call", "queries": [3]}]}, "input[0].queries"),
+        (
+            {
+                "input": [
+                    {
+                        "role": "assistant",
+                        "content": [{"type": "output_text", "text": "x", "annotations": ["x" * (1 << 18)]}],
+                    }
+                ]
+            },
+            "input[0].content[0].annotations",
+        ),
         (
             {"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{"}]},
             "input[0].arguments",

@@ -1,5 +1,6 @@
 """Stored responses: there for who made them and for admins, durable once told, gone when they should be."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -15,9 +17,10 @@ from sqlalchemy import func, select, update
 from local_llm.identifiers import now
 from local_llm.keys import KeyStore
 from local_llm.permissions import Caller
+from local_llm.projects import ProjectStore
 from local_llm.settings import load_settings
 from local_llm.state import Project, ResponseRow, open_state
-from serving.responses.store import MOST_TURNS, Conversation, ResponseStore
+from serving.responses.store import LONGEST_CONVERSATION_CHARACTERS, MOST_TURNS, Conversation, ResponseStore
 
 from .conftest import BASE
 from .recording_engine import SmallEngine, running
@@ -25,6 +28,7 @@ from .replies import LIMIT, Reply
 from .vector_store_world import URL, World, running_gateway
 
 DAY_SECONDS = 24 * 3600
+ROOM = 1 << 30
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +165,7 @@ def test_what_has_not_been_used_for_the_days_of_the_settings_is_gone(world: Worl
     ana.responses.create(
         model=BASE, input="Three", previous_response_id=second.id
     )  # a conversation lives as a whole
-    ResponseStore(world.state, 30).sweep()
+    ResponseStore(world.state, 30, ROOM).sweep()
     with world.state.reading() as session:
         found = session.scalar(select(func.count()).where(ResponseRow.id.in_([old.id, first.id])))
     assert found == 1
@@ -198,10 +202,63 @@ def test_a_conversation_without_end_is_refused(world: World, ana: openai.OpenAI)
             session.add(ResponseRow(
                 id=response_id, previous_id=previous_id, response=answer, input_items=[], **told
             ))  # fmt: skip
-    store, caller = ResponseStore(world.state, 30), world.admin
+    store, caller = ResponseStore(world.state, 30, ROOM), world.admin
     assert len(store.conversation(caller, ids[-2]).ids) == MOST_TURNS
     with pytest.raises(openai.BadRequestError, match="1000 responses"):
         ana.responses.create(model=BASE, input="And?", previous_response_id=ids[-1])
+
+
+def test_a_conversation_of_too_much_text_is_refused_before_it_is_read(world: World, ana: openai.OpenAI) -> None:
+    first = ana.responses.create(model=BASE, input="One " + "word " * 100)
+    second = ana.responses.create(model=BASE, input="Two", previous_response_id=first.id)
+    with world.state.session() as session:
+        row = session.get_one(ResponseRow, first.id)
+        written = len(json.dumps(row.response)) + len(json.dumps(row.input_items))
+        assert 0.7 * written < row.size < 1.5 * written
+        row.size = LONGEST_CONVERSATION_CHARACTERS
+    with pytest.raises(openai.BadRequestError, match="characters; expected at most 33554432") as refusal:
+        ana.responses.create(model=BASE, input="Three", previous_response_id=second.id)
+    assert refusal.value.param == "previous_response_id"
+
+
+def test_a_project_stores_no_more_responses_than_it_has_room_for(tmp_path: Path) -> None:
+    """Nothing bounded them: they filled the state database."""
+    with running_gateway(tmp_path / "full", **{"server.project_response_bytes": 5000}) as world:
+        other = ProjectStore(world.state).create("other")
+        secret = KeyStore(world.state).create(other.id, "app").secret
+        with running(SmallEngine(), world.settings.place.ensure().socket("engine")):
+            client = world.client("ana")
+            made = [client.responses.create(model=BASE, input="word " * 100) for _ in range(6)]
+            assert (made[0].to_dict()["store"], made[-1].to_dict()["store"]) == (True, False)
+            assert made[-1].output_text
+            gone(client, made[-1].id)
+            elsewhere = openai.OpenAI(
+                api_key=secret, base_url=f"{URL}/v1", http_client=world.gateway, max_retries=0
+            )
+            assert elsewhere.responses.create(model=BASE, input="One").to_dict()["store"] is True
+            for one in made:
+                if one.to_dict()["store"]:
+                    client.responses.delete(one.id)
+            assert client.responses.create(model=BASE, input="One").to_dict()["store"] is True
+
+
+def test_of_items_that_no_model_reads_again_only_what_the_api_lists_is_kept(ana: openai.OpenAI) -> None:
+    """Anything in them was stored, 15 MB of it with each request."""
+    junk: dict[str, Any] = {"junk": "x" * 1000, "encrypted_content": "y" * 1000}
+    items: list[Any] = [
+        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm", **junk}], **junk},
+        {"type": "file_search_call", "id": "fs_1", "queries": ["Why?"], "results": [junk], **junk},
+        {"role": "user", "content": "One"},
+    ]
+    made = ana.responses.create(model=BASE, input=items)
+    reasoning, search, _ = ana.responses.input_items.list(made.id, order="asc").data
+    assert reasoning.to_dict() == {
+        "id": "rs_1", "type": "reasoning", "status": "completed", "content": [],
+        "summary": [{"type": "summary_text", "text": "Hm"}],
+    }  # fmt: skip
+    assert search.to_dict() == {
+        "id": "fs_1", "type": "file_search_call", "status": "completed", "queries": ["Why?"], "results": None,
+    }  # fmt: skip
 
 
 def test_what_was_told_survives_a_kill(tmp_path: Path) -> None:
@@ -216,7 +273,7 @@ from serving.responses.store import MOST_TURNS, Conversation, ResponseStore
 state = open_state(load_settings(environment={{"LOCAL_LLM_HOME": {str(tmp_path)!r}}}).place)
 caller = local_admin(state.local_project_id())
 response = {{"id": "resp_1", "created_at": 1, "previous_response_id": None, "output": []}}
-ResponseStore(state, 30).keep(caller, response, [{{"id": "msg_1"}}], Conversation())
+ResponseStore(state, 30, {ROOM}).keep(caller, response, [{{"id": "msg_1"}}], Conversation())
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run(
@@ -225,6 +282,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert done.returncode == -signal.SIGKILL
     state = open_state(load_settings(environment={"LOCAL_LLM_HOME": str(tmp_path)}).place)
     caller = Caller(state.local_project_id(), "member")
-    assert ResponseStore(state, 30).get(caller, "resp_1").input_items == [{"id": "msg_1"}]
-    assert ResponseStore(state, 30).conversation(caller, "resp_1") == Conversation(("resp_1",), ({"id": "msg_1"},))
+    store = ResponseStore(state, 30, ROOM)
+    assert store.get(caller, "resp_1").input_items == [{"id": "msg_1"}]
+    assert store.conversation(caller, "resp_1") == Conversation(("resp_1",), ({"id": "msg_1"},))
     state.close()
