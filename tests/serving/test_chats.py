@@ -389,6 +389,33 @@ def test_the_command_writes_a_file_that_passes_our_own_check(
         assert client.files.create(file=file, purpose="fine-tune").purpose == "fine-tune"
 
 
+def test_chats_are_read_rated_and_deleted_by_command(
+    client: openai.OpenAI, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_LLM_HOME", str(settings.home))
+
+    def run(*line: str) -> Any:
+        done = CliRunner().invoke(app, ["chats", *line, "--json"])
+        assert done.exit_code == 0, done.output + str(done.exception)
+        return json.loads(done.stdout)
+
+    made = [ask(client, f"Question {number}?") for number in range(3)]
+    client.chat.completions.list()  # they are written
+    assert [one["id"] for one in run("list", "--limit", "2")] == [made[2].id, made[1].id]
+    assert [one["id"] for one in run("list", "--after", made[1].id)] == [made[0].id]
+    (tmp_path / "better.txt").write_text("Aye, indeed.\n")
+    run("rate", made[0].id, "bad", "--correction-file", str(tmp_path / "better.txt"), "--note", "too short")
+    shown = run("show", made[0].id)
+    assert (shown["rating"], shown["correction"], shown["reviewer_note"]) == ("bad", "Aye, indeed.", "too short")
+    assert shown["messages"][-1]["content"] == "Question 0?"
+    assert client.chat.completions.retrieve(made[0].id).to_dict()["rating"] == "bad"
+    run("delete", made[0].id)
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.retrieve(made[0].id)
+    wrong = CliRunner().invoke(app, ["chats", "rate", made[1].id, "good", "--correction", " "])
+    assert "correction is empty" in str(wrong.exception)
+
+
 def test_chats_are_written_within_a_second_and_when_the_gateway_stops(
     settings: Settings, state: State, engine: TellingEngine, gateway: TestClient
 ) -> None:
