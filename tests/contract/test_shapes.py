@@ -154,7 +154,7 @@ def test_a_bare_completion_has_its_shapes(client: openai.OpenAI) -> None:
         ({"max_tokens": 100_000}, "max_tokens"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice"),
-        ({"n": 0}, None),
+        ({"n": 0}, "n"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "?"}}}}, None),
     ],
 )
