@@ -46,7 +46,7 @@ def test_while_a_job_trains_there_is_no_engine_and_everything_else(
     heard: list[str] = []
     with training_device(stop, JOB, talk=heard.append):
         assert heard == ['Waiting for the engine to stop (gpu.sharing = "stop")']
-        assert server.engine() == f"stopped while job {JOB} trains"
+        server.wait_for_engine(f"stopped while job {JOB} trains")  # looked at once a second
         ready = server.get("/ready")
         assert (ready.status_code, ready.json()["status"]) == (503, "training")
         chat = server.chat()

@@ -235,8 +235,9 @@ class TestCommandLine:
         ],
     )
     def test_what_a_run_would_refuse_is_refused(
-        self, training_file: Path, capsys, options: list, reason: str
+        self, training_file: Path, capsys, monkeypatch: pytest.MonkeyPatch, options: list, reason: str
     ) -> None:
+        monkeypatch.setenv("LOCAL_LLM_ENGINE__MAX_LORA_RANK", "16")
         assert run(["train", "estimate", str(training_file), *options]) == 1
         assert reason in capsys.readouterr().err
 

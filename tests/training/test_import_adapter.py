@@ -47,8 +47,16 @@ def test_what_peft_made_on_this_base_gets_a_name(
 
 
 def test_what_the_engine_could_not_serve_is_refused_and_leaves_nothing(
-    tiny_folder: Path, tmp_path: Path, settings: Settings, state: State, admin: Caller, capsys
+    tiny_folder: Path,
+    tmp_path: Path,
+    settings: Settings,
+    state: State,
+    admin: Caller,
+    capsys,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("LOCAL_LLM_ENGINE__MAX_LORA_RANK", "16")
+
     def refused(folder: Path, reason: str) -> None:
         assert run(["models", "import", str(folder)]) == 1
         told = capsys.readouterr()
