@@ -351,7 +351,7 @@ def test_a_model_that_is_not_there_or_a_rank_that_cannot_be_served_fails_the_job
     settings: Settings, state: State, admin: Caller, queue
 ) -> None:  # type: ignore[no-untyped-def]
     for values, error in (
-        ({"model": "none"}, ModelNotFoundError), ({"rank": 512}, InvalidInputError),
+        ({"model": "none"}, ModelNotFoundError), ({"rank": 513}, InvalidInputError),
     ):  # fmt: skip
         job, lease = queue(**values)
         with pytest.raises(error):
