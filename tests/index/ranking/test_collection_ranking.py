@@ -51,7 +51,10 @@ def test_stored_ranking_is_used_unless_another_is_given(service: IndexService, a
     assert fused[0].score == pytest.approx(
         0.9 * max(hit.score for hit in dense if hit.document == "e-419.md") + 0.1
     )
-    assert service.search(admin, faults, "E-419", ranking=Ranking()) == dense
+    again = service.search(admin, faults, "E-419", ranking=Ranking())
+    assert [hit.passage_id for hit in again] == [hit.passage_id for hit in dense]
+    # Another way through the index may add up in another order.
+    assert [hit.score for hit in again] == pytest.approx([hit.score for hit in dense], abs=1e-6)
 
 
 def test_reranker_has_to_be_there_and_one(service: IndexService, admin: Caller, faults: str) -> None:
