@@ -350,12 +350,14 @@ def test_preferences_become_an_adapter(
 def test_a_model_that_is_not_there_or_a_rank_that_cannot_be_served_fails_the_job(
     settings: Settings, state: State, admin: Caller, queue
 ) -> None:  # type: ignore[no-untyped-def]
+    engine = settings.engine.model_copy(update={"max_lora_rank": 16})
+    small = settings.model_copy(update={"engine": engine})
     for values, error in (
-        ({"model": "none"}, ModelNotFoundError), ({"rank": 513}, InvalidInputError),
+        ({"model": "none"}, ModelNotFoundError), ({"rank": 32}, InvalidInputError),
     ):  # fmt: skip
         job, lease = queue(**values)
         with pytest.raises(error):
-            run_job(settings, state, lease)
+            run_job(small, state, lease)
         assert jobs.get_job(state, job.id, admin).status == "failed"
     assert nothing_published(settings, state, admin)
 
