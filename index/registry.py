@@ -17,6 +17,7 @@ from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError, N
 from local_llm.fileio import bytes_below
 from local_llm.files import QuotaExceededError
 from local_llm.identifiers import is_name, new_id, now
+from local_llm.kept import KeptReads
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import Collection, ProfileRow, Project, State
@@ -37,6 +38,7 @@ class CollectionRegistry:
         self._quota_bytes = settings.index.project_quota_bytes
         self._state = state
         self._touched: dict[str, float] = {}
+        self._kept: KeptReads[tuple[str, str], Collection] = KeptReads(state)  # by project
 
     def create(
         self,
@@ -110,23 +112,26 @@ class CollectionRegistry:
         return row is not None and is_expired(row)
 
     def get(self, caller: Caller, collection: str) -> Collection:
-        """By name or id. Raises: NotFoundError."""
+        """By name or id. The row is not to be changed. Raises: NotFoundError."""
+        project_id = caller.project_id
+        row = self._kept.get((project_id, collection), lambda: self._row(project_id, collection))
+        if not caller.may_reach(row.id):
+            raise _unknown(collection)
+        return row
+
+    def _row(self, project_id: str, collection: str) -> Collection:
         with self._state.reading() as session:
             query = (
                 select(Collection)
                 .where(
-                    Collection.project_id == caller.project_id,
+                    Collection.project_id == project_id,
                     or_(Collection.id == collection, Collection.name == collection),
                 )
                 .order_by(Collection.id != collection)  # a name that is another's id
             )
             row = session.scalars(query).first()
-        if row is None or not caller.may_reach(row.id):
-            raise NotFoundError(
-                f"there is no collection {collection!r}",
-                hint=f"local-llm index create {collection}, or: local-llm index list",
-                param="collection",
-            )
+        if row is None:
+            raise _unknown(collection)
         return row
 
     def usable(self, caller: Caller, collection: str) -> Collection:
@@ -200,6 +205,14 @@ class CollectionRegistry:
                 self.update(row.id, {"last_active_at": now()})
             except SQLAlchemyError as error:  # a full disk: who only reads is answered all the same
                 print(f"that {row.name} is in use could not be noted: {error}", file=sys.stderr)  # noqa: T201
+
+
+def _unknown(collection: str) -> NotFoundError:
+    return NotFoundError(
+        f"there is no collection {collection!r}",
+        hint=f"local-llm index create {collection}, or: local-llm index list",
+        param="collection",
+    )
 
 
 def is_expired(row: Collection) -> bool:

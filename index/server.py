@@ -4,7 +4,6 @@ Whoever can open the socket is trusted to say who calls: it lies in a folder of 
 """
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -31,10 +30,10 @@ from index.wire import (
     LONG_METHODS,
     METHODS,
     Json,
+    answer_to_bytes,
     arguments_from_json,
     caller_from_json,
     error_to_json,
-    result_to_json,
 )
 from local_llm.errors import LocalLLMError
 from local_llm.settings import Settings
@@ -132,7 +131,7 @@ class _Endpoints:
         arguments = await request.json()
         caller = caller_from_json(arguments.pop("caller"))
         result = await run_in_threadpool(method, caller, **arguments_from_json(arguments))
-        return JSONResponse(result_to_json(result))
+        return Response(answer_to_bytes(result), media_type="application/json")
 
     async def call_long(self, request: Request) -> Response:
         """A line of JSON for each step of progress; the last one is the result or the error."""
@@ -141,7 +140,7 @@ class _Endpoints:
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
-async def _with_progress(method: Method, arguments: Json) -> AsyncIterator[str]:
+async def _with_progress(method: Method, arguments: Json) -> AsyncIterator[bytes]:
     """Runs the method in a thread. It ends with its next report once nobody listens any more."""
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[Json] = asyncio.Queue()
@@ -159,7 +158,7 @@ async def _with_progress(method: Method, arguments: Json) -> AsyncIterator[str]:
     try:
         while True:
             line = await lines.get()
-            yield json.dumps(line) + "\n"
+            yield answer_to_bytes(line) + b"\n"
             if "done" not in line:
                 break
         await work
@@ -175,7 +174,7 @@ def _run(method: Method, arguments: Json, report: Report, tell: Callable[[Json],
     try:
         caller = caller_from_json(arguments.pop("caller"))
         result = method(caller, **arguments_from_json(arguments), report=report)
-        tell({"result": result_to_json(result)})
+        tell({"result": result})
     except _Abandoned:
         return
     except LocalLLMError as error:

@@ -3,7 +3,7 @@
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +117,15 @@ def arguments_from_json(arguments: Mapping[str, Any]) -> Json:
     return {name: _READ.get(name, _as_it_is)(value) for name, value in arguments.items()}
 
 
-def result_to_json(result: Any) -> Any:
-    """A dataclass of `index.interface`, a list of them or of pairs, a number or None."""
-    if isinstance(result, Embeddings):  # hundreds of thousands of numbers
-        return {**vars(result), "vectors": _packed(result.vectors)}
-    if isinstance(result, list):
-        return [one if isinstance(one, tuple) else asdict(one) for one in result]
-    return result if result is None or isinstance(result, int) else asdict(result)
+def answer_to_bytes(answer: Any) -> bytes:
+    """Of what JSON has, and of the dataclasses of `index.interface`. One line."""
+    return json.dumps(answer, default=_fields, separators=(",", ":")).encode("ascii")
+
+
+def _fields(value: Any) -> Json:
+    if isinstance(value, Embeddings):  # hundreds of thousands of numbers
+        return {**vars(value), "vectors": _packed(value.vectors)}
+    return vars(value)
 
 
 def hits(values: Sequence[Json]) -> list[Hit]:

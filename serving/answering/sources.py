@@ -88,14 +88,13 @@ def _windows(number: int, source: Source) -> list[_Window]:
     Rows of tables and items of lists are not joined: each speaks of another thing.
     """
     spans = sentence_spans(source.text)
+    words = [frozenset(content_words(source.text[start:end])) for start, end in spans]
     prose = [not _ITEM.match(source.text, start) for start, _ in spans]
-    pairs = [(spans[at][0], spans[at + 1][1]) for at in range(len(spans) - 1) if prose[at] and prose[at + 1]]
+    pairs = [at for at in range(len(spans) - 1) if prose[at] and prose[at + 1]]
+    windows = [(start, end, said) for (start, end), said in zip(spans, words, strict=True)]
+    windows += [(spans[at][0], spans[at + 1][1], words[at] | words[at + 1]) for at in pairs]
     return [
-        _Window(
-            Support(number, source.start + start, source.start + end),
-            frozenset(content_words(source.text[start:end])),
-        )
-        for start, end in spans + pairs
+        _Window(Support(number, source.start + start, source.start + end), said) for start, end, said in windows
     ]
 
 

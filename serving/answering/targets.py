@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from local_llm.adapters import AdapterRegistry
 from local_llm.declared_profiles import DeclaredProfiles
 from local_llm.errors import LocalLLMError, ModelNotFoundError
+from local_llm.kept import KeptReads
 from local_llm.models import Manifest
 from local_llm.permissions import Caller
 from local_llm.profiles import BASE, Profile, ProfileStore
 from local_llm.state import Adapter, State
-
-# Each is a few hundred bytes. Only names that stand for something are kept, so this is not for strangers to fill.
-MOST_KEPT = 50_000
 
 
 @dataclass(frozen=True)
@@ -27,14 +25,6 @@ class Target:
     model: str
     adapter: Adapter | None = None
     profile: Profile | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """Holds while the database is at `version`: entries carry it, as threads may be slow to put theirs down."""
-
-    version: int
-    target: Target
 
 
 class Targets:
@@ -49,29 +39,21 @@ class Targets:
         adapters: AdapterRegistry,
         aliases: Mapping[str, str],
     ):
-        self._state = state
         self._base = base
         self._profiles = profiles
         self._declared = declared
         self._adapters = adapters
         self._aliases = aliases
         # By all that is known of a caller: whose rights were changed is another one.
-        self._kept: dict[tuple[Caller, str], _Kept] = {}
+        # Only names that stand for something are kept: this is not for strangers to fill.
+        self._kept: KeptReads[tuple[Caller, str], Target] = KeptReads(state)
 
     def resolve(self, caller: Caller, name: str) -> Target:
         """A profile, the base model, a hosted alias or an `ft:` name. A profile may bear a hosted name.
 
         Raises: ModelNotFoundError, also for what this caller may not see.
         """
-        version = self._state.version()  # asked first: what is written meanwhile makes the entry an old one
-        kept = self._kept.get((caller, name))
-        if kept is not None and kept.version == version:
-            return kept.target
-        target = self._find(caller, name)
-        if len(self._kept) >= MOST_KEPT:
-            self._kept.clear()
-        self._kept[caller, name] = _Kept(version, target)
-        return target
+        return self._kept.get((caller, name), lambda: self._find(caller, name))
 
     def _find(self, caller: Caller, name: str) -> Target:
         profile = self._profiles.find(caller, name) or self._declared_one(caller, name)

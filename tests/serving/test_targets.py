@@ -18,7 +18,6 @@ from local_llm.permissions import Caller
 from local_llm.profiles import Profile, ProfileStore
 from local_llm.settings import ProfileSettings, Settings
 from local_llm.state import Adapter, State, open_state
-from serving.answering import targets
 from serving.answering.targets import Target, Targets
 
 from ..handmade_adapters import write_adapter, write_base
@@ -169,10 +168,3 @@ def test_a_profile_of_the_settings_is_no_way_around_a_scope(
     assert made.resolve(admin, "plain").profile is not None
     assert is_unknown(made, replace(admin, models=("another",)), "plain")
     assert not is_unknown(made, replace(admin, models=("plain",)), "plain")
-
-
-def test_what_is_kept_is_bounded(made: Targets, admin: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets, "MOST_KEPT", 10)
-    for number in range(25):
-        made.resolve(replace(admin, key_id=f"key_{number}"), BASE)
-    assert len(made._kept) == 5
