@@ -35,11 +35,14 @@ from index.wire import (
     caller_from_json,
     error_to_json,
 )
+from local_llm.descriptors import allow_descriptors
 from local_llm.errors import LocalLLMError
 from local_llm.settings import Settings
 from local_llm.state import open_state
 
 SHUTDOWN_SECONDS = 10
+# An open collection has about six, more where many read it at once, and it stays open.
+DESCRIPTORS = 1 << 16
 
 Method = Callable[..., Any]
 
@@ -50,6 +53,7 @@ def run(settings: Settings) -> None:
     Raises: LockedError naming the holder if another process has the index.
     """
     signal.signal(signal.SIGTERM, _exit)
+    allow_descriptors(DESCRIPTORS)
     place = settings.place.ensure()
     with index_lock(place):
         state = open_state(place)

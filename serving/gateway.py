@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from local_llm import __version__, offline
+from local_llm.descriptors import allow_descriptors
 from local_llm.settings import Settings, load_settings
 from serving import api_document, error_responses
 from serving.batches.worker import working
@@ -86,10 +87,10 @@ def main() -> None:
     parser.add_argument("--settings", type=Path)
     arguments = parser.parse_args()
     offline.apply()
-    from serving.http_server import allow_descriptors, make_server
+    from serving.http_server import descriptors_for, make_server
 
     settings = load_settings(arguments.settings)
-    allow_descriptors(settings.server)
+    allow_descriptors(descriptors_for(settings.server))
     app = create_app(settings, arguments.number)
     server = make_server(app, app.services, settings.server)
     # What was imported stays: looking through its hundred thousands of objects for garbage, again and again, would

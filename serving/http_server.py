@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import resource
 import socket
 from functools import partial
 from typing import Any
@@ -75,14 +74,9 @@ def make_server(app: ASGIApp, services: Any, server: ServerSettings) -> GatewayS
     return GatewayServer(config, services, server)
 
 
-def allow_descriptors(server: ServerSettings) -> None:
-    """Two for a connection, ours to the engine being one, as far as the system lets us."""
-    wanted = 2 * server.max_connections + MORE_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+def descriptors_for(server: ServerSettings) -> int:
+    """Two for a connection, ours to the engine being one."""
+    return 2 * server.max_connections + MORE_DESCRIPTORS
 
 
 async def _renew(certificate: Certificate) -> None:

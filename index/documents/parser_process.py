@@ -79,10 +79,12 @@ class ParserProcess:
     def _answer(self, child: subprocess.Popen[bytes], seconds: float) -> dict[str, Any]:
         assert child.stdout is not None
         deadline = time.monotonic() + seconds
+        answering = select.poll()  # select() knows no descriptor beyond 1,023
+        answering.register(child.stdout, select.POLLIN)
         line = bytearray()
         while not line.endswith(b"\n"):
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([child.stdout], [], [], left)[0]:
+            if left <= 0 or not answering.poll(1000 * left):
                 raise UnparsableDocument(f"parsing it took longer than {seconds:g} s")
             block = os.read(child.stdout.fileno(), BLOCK_BYTES)
             if not block:

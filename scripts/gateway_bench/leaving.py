@@ -9,7 +9,8 @@ import sys
 
 import uvloop
 
-from gateway_bench.world import allow_descriptors
+from gateway_bench.world import DESCRIPTORS
+from local_llm.descriptors import allow_descriptors
 
 
 class Reader(asyncio.Protocol):
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--clients", type=int, required=True)
     options = parser.parse_args()
-    allow_descriptors()
+    allow_descriptors(DESCRIPTORS)
     uvloop.run(read(options.port, options.clients, sys.stdin.buffer.read()))
 
 

@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -17,13 +16,14 @@ from typing import Any
 from gateway_bench.engine import Behaviour, Counts
 from gateway_bench.request import chat_request
 from local_llm import offline, processes
+from local_llm.descriptors import allow_descriptors
 
 SCRIPTS = Path(__file__).parent.parent
 MODEL = "SmolLM2-135M-Instruct"
 BACKLOG = 4096
 START_SECONDS = 120
 GRACE_SECONDS = 10
-DESCRIPTORS = 16384
+DESCRIPTORS = 16384  # a thousand streams at both ends; children inherit it
 
 
 class WayUnavailableError(Exception):
@@ -67,7 +67,7 @@ class World:
     def __enter__(self) -> "World":
         self._cores_before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {self.cores.rest})
-        allow_descriptors()
+        allow_descriptors(DESCRIPTORS)
         processes.end_leftovers(self._records)
         self.socket.unlink(missing_ok=True)
         listener = listening()
@@ -191,11 +191,3 @@ def held_to(core: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def allow_descriptors() -> None:
-    """As many open connections as a thousand streams need at both ends; children inherit it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -78,6 +78,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> QuickstartRun:
 def start_server(home: Path, log: Path, *options: str) -> RunningServer:
     """Starts `python -m serving` and waits until it is ready."""
     with log.open("ab") as handle:
+        begins = handle.tell()  # before it stands what an earlier server of this home said
         process = subprocess.Popen(
             [sys.executable, "-m", "serving", "--port", "0", *options],
             env=environment(home), cwd=REPOSITORY, stdout=handle, stderr=handle,
@@ -86,7 +87,7 @@ def start_server(home: Path, log: Path, *options: str) -> RunningServer:
     record = home / "run" / "server.json"
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()[-4000:]
-        if record.exists() and "listening on" in log.read_text():
+        if record.exists() and b"listening on" in log.read_bytes()[begins:]:
             url = json.loads(record.read_text())["url"]
             try:
                 if httpx.get(f"{url}/ready", timeout=5).status_code == 200:

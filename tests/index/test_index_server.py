@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -156,9 +157,9 @@ def test_no_server_is_a_clear_error(tmp_path: Path, admin: Caller) -> None:
     asyncio.run(ask())
 
 
-def start_server(home: Path) -> subprocess.Popen[str]:
+def start_server(home: Path, *shell: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "index"],
+        [*shell, sys.executable, "-m", "index"],
         env={**os.environ, "LOCAL_LLM_HOME": str(home)},
         stderr=subprocess.PIPE,
         text=True,
@@ -205,9 +206,12 @@ def test_acknowledged_documents_survive_a_killed_server(
 
 
 def test_server_ends_cleanly_on_sigterm(home: Path, settings: Settings) -> None:
-    server = start_server(home)
+    server = start_server(home, "sh", "-c", 'ulimit -Sn 256; ulimit -Hn 900; exec "$@"', "sh")
     client = IndexClient(settings.place.socket("index"))
     wait_until(client.answers, server)
+    assert (
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE)[0] == 900
+    )  # all that it may have: collections need it
     server.send_signal(signal.SIGTERM)
     _, message = server.communicate(timeout=DEADLINE_SECONDS)
     assert (server.returncode, message) == (0, "")

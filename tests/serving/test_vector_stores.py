@@ -174,7 +174,7 @@ def test_a_file_that_gives_no_text_fails_with_its_reason(
         return
     assert file.status == "failed"
     assert file.last_error is not None
-    assert file.last_error.code == code
+    assert file.last_error.code == code, file.last_error.message
     assert told in file.last_error.message
     assert client.vector_stores.retrieve(store.id).file_counts.failed == 1
 

@@ -1,6 +1,7 @@
 """Files that give no text: each is told by its reason, harms nothing, and the next is read."""
 
 import os
+import resource
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -153,6 +154,21 @@ def test_bad_file_is_told_by_its_reason(
     assert caught.value.message.startswith(reason)
     good = write_docx(tmp_path / "good.docx", ["Text."])
     assert parser.parse(good, good.name) == parse(good, good.name)
+
+
+def test_a_server_with_thousands_of_open_files_reads_on(tmp_path: Path) -> None:
+    """select() knows no descriptor beyond 1,023, and an open collection has several."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], min(2_000, before[1])), before[1]))
+    path = write_docx(tmp_path / "good.docx", ["Text."])
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1_100)]
+    try:
+        with ParserProcess(timeout_seconds=60) as parser:
+            assert parser.parse(path, path.name) == parse(path, path.name)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_folder_and_pipe_are_no_documents(tmp_path: Path, parser: ParserProcess) -> None:
