@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from local_llm import offline
@@ -22,6 +23,9 @@ FIGURES = pytest.StashKey[dict[str, object]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[FIGURES] = {}
+    # The same examples each time: what fails is a change's doing. HYPOTHESIS_PROFILE=default draws others.
+    hypothesis.settings.register_profile("repeatable", derandomize=True)
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(scope="session")
