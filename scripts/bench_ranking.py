@@ -34,7 +34,6 @@ from index.documents.split import Passage
 from index.ingestion.sync import find_scoped
 from index.ranking.evaluation import evaluate
 from index.ranking.fusion import DEPTH
-from index.ranking.questions import read_questions
 from index.service import IndexService
 from index.vectors.view import ViewOptions
 from local_llm import offline
@@ -44,6 +43,7 @@ from local_llm.embedded import ENCODER, locate
 from local_llm.hardware import this_hardware
 from local_llm.models import ModelStore
 from local_llm.permissions import Caller, local_admin
+from local_llm.questions import read_questions
 from local_llm.settings import load_settings
 from local_llm.state import open_state
 

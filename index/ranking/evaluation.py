@@ -6,9 +6,10 @@ from itertools import product
 from time import perf_counter
 
 from index.interface import Index, Ranking, Report, silent
-from index.ranking.metrics import CUT, Interval, Measures, differences, means, measure
-from index.ranking.questions import Question
+from local_llm.bootstrap import Interval
 from local_llm.permissions import Caller
+from local_llm.questions import Question
+from local_llm.relevance import CUT, Measures, differences, means, measure
 
 # A document is as good as its best passage, and the documents of so many passages are ranked.
 PASSAGES = 30

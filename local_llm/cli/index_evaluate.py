@@ -14,8 +14,8 @@ from local_llm.cli.output import emit_json, emit_table, progress_bar, talk
 
 if TYPE_CHECKING:
     from index.ranking.evaluation import Effect, Evaluation, Measured
-    from index.ranking.metrics import Interval
-    from index.ranking.questions import Question, Questions
+    from local_llm.bootstrap import Interval
+    from local_llm.questions import Question, Questions
 
 HEADINGS = {"ndcg_10": "nDCG@10", "recall_5": "recall@5", "mrr_10": "MRR@10", "accuracy_1": "accuracy@1"}
 SEED = 7
@@ -37,7 +37,7 @@ def evaluate(
     """Measures what ranking by words, a reranker and merging do to the answers to your own questions."""
     from index.access import open_index
     from index.ranking.evaluation import evaluate as measure
-    from index.ranking.questions import read_questions
+    from local_llm.questions import read_questions
 
     box: CommandContext = context.obj
     with open_index(box.settings, box.state) as index, progress_bar("asking") as bar:

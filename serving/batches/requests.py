@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from local_llm.errors import LocalLLMError
+from local_llm.json_lines import BYTE_ORDER_MARK, LineError, parse_line, refuse_other_files
 from serving.bodies import dump_json
 from serving.vector_stores.requests import Body, Identifier, Metadata
-from training.examples.lines import BYTE_ORDER_MARK, LineError, parse_line, refuse_other_files
 
 Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]
 ENDPOINTS: tuple[str, ...] = get_args(Endpoint)

@@ -8,7 +8,7 @@ import zipfile
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from training.examples.lines import MAXIMUM_LINE_BYTES
+from local_llm.json_lines import MAXIMUM_LINE_BYTES
 
 from .conftest import conversation, good_lines
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from local_llm.errors import InvalidInputError, TrainingDataError
+from local_llm.json_lines import MAXIMUM_LINE_BYTES
 from training.examples.data import MAXIMUM_BLANK_LINES, MINIMUM_EXAMPLES, check_training_file, read_training_file
-from training.examples.lines import MAXIMUM_LINE_BYTES
 from training.examples.rules import MAXIMUM_PROBLEMS
 
 from .conftest import conversation, good_lines, write_lines

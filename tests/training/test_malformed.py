@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from local_llm.errors import TrainingDataError
+from local_llm.json_lines import LineError, parse_line
 from training.examples.data import check_training_file, read_training_file
-from training.examples.lines import LineError, parse_line
 from training.examples.rules import method_of, reasons_against
 
 from .malformed import (

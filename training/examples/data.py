@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from local_llm.errors import InvalidInputError, Problem, TrainingDataError
+from local_llm.json_lines import LineError, numbered_lines, parse_line, refuse_other_files
 from training.examples.functions import with_tools
-from training.examples.lines import LineError, numbered_lines, parse_line, refuse_other_files
 from training.examples.rules import MAXIMUM_PROBLEMS, ROLES, calls_of, method_of, reasons_against, text_of
 from training.hyperparameters import Method
 

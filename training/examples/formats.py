@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 from local_llm.errors import InvalidInputError
+from local_llm.json_lines import LineError, parse_json, quoted
 from training.examples.functions import with_tools
-from training.examples.lines import LineError, parse_json, quoted
 from training.examples.rules import kind, shown
 
 Format = Literal["auto", "prompt-completion", "alpaca", "sharegpt", "chat"]

@@ -8,8 +8,8 @@ from typing import IO, Any
 
 from local_llm.errors import InvalidInputError, Problem, TrainingDataError
 from local_llm.fileio import staged_file
+from local_llm.json_lines import MAXIMUM_LINE_BYTES, LineError, parse_line
 from training.examples.formats import Format, RowError, as_chat, format_of, left_out
-from training.examples.lines import MAXIMUM_LINE_BYTES, LineError, parse_line
 from training.examples.rules import MAXIMUM_PROBLEMS, kind, reasons_against
 from training.examples.sources import Kind, SourceRow, kind_of, read_rows
 

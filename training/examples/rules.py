@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from training.examples.lines import LineError, parse_json, quoted
+from local_llm.json_lines import LineError, parse_json, quoted
 from training.hyperparameters import Method
 
 MAXIMUM_PROBLEMS = 100

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from local_llm.errors import InvalidInputError
-from training.examples.lines import (
+from local_llm.json_lines import (
     BYTE_ORDER_MARK,
     DECODER,
     MAXIMUM_LINE_BYTES,

@@ -9,9 +9,9 @@ import pytest
 
 from index.interface import DocumentInfo, Hit, Index, Ranking
 from index.ranking.evaluation import ALL_OFF, Evaluation, evaluate, name_of, rankings_of
-from index.ranking.questions import Question, read_questions
 from local_llm.errors import InvalidInputError
 from local_llm.permissions import Caller
+from local_llm.questions import Question, read_questions
 
 CALLER = Caller("proj_1", "admin", ())
 Found = Callable[[Ranking, int], Sequence[str]]
@@ -126,6 +126,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     )
     found = read_questions(path, [info("a"), info("b")])
     assert [one.text for one in found.asked] == ["One?"]
+    assert found.asked[0].documents == {"doc_a", "doc_b"}  # asked twice, it has the documents of both
     assert (found.duplicates, found.without_document, found.unknown) == (1, 1, 2)
 
 
@@ -137,6 +138,8 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         ({"question": " ", "documents": ["a"]}, "line 1 has no `question`"),
         ({"question": "q"}, "line 1 has no `documents`"),
         ({"question": "q", "documents": "a"}, "line 1 has no `documents`"),
+        ({"question": "q", "documents": ["a"], "answer": 5}, "line 1 has an `answer` that is no text"),
+        ('{"question": "q", "question": "r", "documents": ["a"]}', "line 1 is `question` given more than once"),
         ({"question": "q", "documents": [1]}, "line 1 has no `documents`"),
         ({"question": "q", "documents": ["elsewhere"]}, "no question whose documents are in the collection"),
     ],

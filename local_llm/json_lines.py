@@ -28,15 +28,18 @@ class LineError(Exception):
     """Why a line, or a text that should be JSON, cannot be read at all."""
 
 
-def numbered_lines(handle: IO[bytes], digest: Any) -> Iterator[tuple[int, bytes | None]]:
-    """Lines counted from 1; None stands for one that is too long, which is hashed but never held whole."""
-    number = 0
+def numbered_lines(handle: IO[bytes], digest: Any = None) -> Iterator[tuple[int, bytes | None]]:
+    """Lines counted from 1; None stands for one that is too long, which is hashed but never held whole.
+
+    `digest`, of hashlib, takes in all bytes that are read.
+    """
+    number, hashed = 0, (lambda _: None) if digest is None else digest.update
     while piece := handle.readline(MAXIMUM_LINE_BYTES + 1):
         number += 1
-        digest.update(piece)
+        hashed(piece)
         whole = piece.endswith(b"\n") or len(piece) <= MAXIMUM_LINE_BYTES
         while not piece.endswith(b"\n") and (piece_after := handle.readline(MAXIMUM_LINE_BYTES)):
-            digest.update(piece_after)
+            hashed(piece_after)
             piece = piece_after
         yield number, _strip_mark(piece, number) if whole else None
 

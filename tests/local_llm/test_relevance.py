@@ -4,7 +4,7 @@ from math import log2
 
 import pytest
 
-from index.ranking.metrics import Measures, accuracy, differences, means, ndcg, recall, reciprocal_rank
+from local_llm.relevance import Measures, accuracy, differences, means, ndcg, recall, reciprocal_rank
 
 
 def test_ndcg_of_two_gold_documents_at_ranks_one_and_three() -> None:
