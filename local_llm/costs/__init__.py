@@ -1,0 +1,1 @@
+"""What each choice costs: prices of others, and what was measured here."""
