@@ -313,6 +313,13 @@ class CostSettings(Section):
     hosted_training_usd_per_million_tokens: float | None = Field(
         None, ge=0, description="What the hosted API takes for training tokens; sources disagree: none is assumed."
     )
+    prices_file: Path | None = Field(
+        None,
+        description=(
+            "Prices of your own (JSON), whose rows go before the shipped ones. Default: prices.json in the home "
+            "folder, if there."
+        ),
+    )
 
 
 class Settings(Section):

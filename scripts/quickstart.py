@@ -17,7 +17,7 @@ from typing import Any
 
 from local_llm import ledger, offline, processes
 from local_llm.cli.serving import server_url
-from local_llm.cost import AnswersMeasured, cost_one_at_a_time
+from local_llm.costs.answers import AnswersMeasured, cost_one_at_a_time
 from local_llm.errors import InvalidInputError, LocalLLMError, UnavailableError
 from local_llm.fileio import sha256_of
 from local_llm.hardware import this_hardware

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from local_llm.cost import SECONDS_PER_HOUR, TOKENS_PER_MILLION
+from local_llm.costs.units import SECONDS_PER_HOUR, TOKENS_PER_MILLION
 from local_llm.hardware import Hardware, this_hardware
 from local_llm.models import ModelStore
 from local_llm.servable import refuse_unservable_plan

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-TOKENS_PER_MILLION = 1_000_000
+from local_llm.costs.units import TOKENS_PER_MILLION
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-SECONDS_PER_HOUR = 3600
-TOKENS_PER_MILLION = 1_000_000
+from local_llm.costs.units import SECONDS_PER_HOUR, TOKENS_PER_MILLION
 
 
 @dataclass(frozen=True)
