@@ -48,32 +48,28 @@ def weaker(one: Standing, other: Standing) -> Standing:
     return min(one, other, key=order.index)
 
 
+INFINITE = float("inf")
+
+
 def refuse_negative(**values: float | None) -> None:
     """Raises: InvalidInputError naming each that is below zero, or no number."""
-    wrong = [f"{name} is {value}" for name, value in values.items() if value is not None and not 0 <= value < INFINITE]
-    if wrong:
-        raise InvalidInputError(f"{'; '.join(wrong)}; expected zero or more", hint=_options(values))
+    wrong = {name: value for name, value in values.items() if value is not None and not 0 <= value < INFINITE}
+    _refuse(wrong, "zero or more")
 
 
 def refuse_not_positive(**values: float) -> None:
     """Raises: InvalidInputError naming each that is zero or less, or no number."""
-    wrong = [f"{name} is {value}" for name, value in values.items() if not 0 < value < INFINITE]
-    if wrong:
-        raise InvalidInputError(f"{'; '.join(wrong)}; expected more than zero", hint=_options(values))
+    _refuse({name: value for name, value in values.items() if not 0 < value < INFINITE}, "more than zero")
 
 
 def refuse_not_a_share(**values: float) -> None:
     """Raises: InvalidInputError for what is not above 0 and at most 1."""
-    wrong = [f"{name} is {value}" for name, value in values.items() if not 0 < value <= 1]
+    wrong = {name: value for name, value in values.items() if not 0 < value <= 1}
+    _refuse(wrong, "a share above 0 and at most 1")
+
+
+def _refuse(wrong: dict[str, float], expected: str) -> None:
     if wrong:
-        raise InvalidInputError(
-            f"{'; '.join(wrong)}; expected a share above 0 and at most 1", hint=_options(values)
-        )
-
-
-INFINITE = float("inf")
-
-
-def _options(values: object) -> str:
-    assert isinstance(values, dict)
-    return "set " + ", ".join("--" + name.replace("_", "-") for name in values)
+        told = "; ".join(f"{name} is {value:g}" for name, value in wrong.items())
+        options = ", ".join("--" + name.replace("_", "-") for name in wrong)
+        raise InvalidInputError(f"{told}; expected {expected}", hint=f"set {options}")

@@ -1,4 +1,4 @@
-"""What answers cost on a machine of one's own: a request, and a month with its idle hours on a line of their own."""
+"""What answers cost on a machine of one's own: a request, and a month with its idle hours on their own line."""
 
 import math
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from local_llm.costs.figure import Figure, exactly, refuse_negative, refuse_not_a_share
 from local_llm.costs.throughput import Throughput
 from local_llm.costs.units import HOURS_PER_MONTH, SECONDS_PER_HOUR
+from local_llm.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,13 @@ class Traffic:
             output_tokens=self.output_tokens,
             context_tokens=self.context_tokens,
             cached_tokens=self.cached_tokens,
-            uncached_tokens=self.prompt_tokens - self.cached_tokens,
         )
+        if self.cached_tokens > self.prompt_tokens:
+            raise InvalidInputError(
+                f"{self.cached_tokens:g} tokens are cached of {self.prompt_tokens:g} in the prompt; expected no more "
+                "than there are",
+                hint="set --cached-tokens",
+            )
 
     @property
     def prompt_tokens(self) -> float:
@@ -73,7 +79,7 @@ class Month:
 
     @property
     def usd_per_query(self) -> Figure | None:
-        """Of the machine's hours, idle ones too; None where nothing is asked: there is nothing to share them out to."""
+        """Of the machine's hours, idle ones too; None where nothing is asked: nobody to share them out to."""
         if self.queries == 0:
             return None
         return self.busy_usd.plus(self.idle_usd).times(1 / self.queries)

@@ -132,5 +132,7 @@ def _given(value: float | None) -> Figure | None:
 
 def _known(figure: Figure | None, machine: Machine, what: str, option: str) -> Figure:
     if figure is None:
-        raise InvalidInputError(f"the {what} of {machine.name} is unpriced, and none is assumed", hint=f"set {option}")
+        raise InvalidInputError(
+            f"the {what} of {machine.name} is unpriced, and none is assumed", hint=f"set {option}"
+        )
     return figure

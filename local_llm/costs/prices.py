@@ -66,7 +66,8 @@ class HostedModel(_Row):
         """Raises: InvalidInputError if its answers are unpriced."""
         if self.output_usd_per_million_tokens is None:
             raise InvalidInputError(
-                f"{self.model} has no price for output tokens", hint="local-llm cost prices list shows those that do"
+                f"{self.model} has no price for output tokens",
+                hint="local-llm cost prices list shows those that do",
             )
         return TokenPrices(
             self.input_usd_per_million_tokens,
@@ -184,7 +185,6 @@ def _warnings_of(row: HostedModel | GPUPrice, today: datetime.date) -> list[str]
         if row.no_new_training_after is not None and row.no_new_training_after < today:
             lines.append(f"{name}: no new training since {row.no_new_training_after}")
     return lines
-
 
 
 def expired(row: HostedModel, today: datetime.date) -> bool:

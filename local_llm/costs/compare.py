@@ -1,0 +1,160 @@
+"""The article's table with figures of one's own: four strategies, here beside hosted models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from local_llm.costs.evidence import LOCAL, Evidence
+from local_llm.costs.figure import Figure, refuse_negative
+from local_llm.costs.hosted import HostedOffer, hosted_row
+from local_llm.costs.local import Extras, Month, Traffic, month, request_seconds
+from local_llm.costs.row import Asked, Row, Told, needed_data, nothing, whole
+from local_llm.costs.throughput import Throughput
+from local_llm.profiles import STRATEGIES, Strategy
+
+TUNED: tuple[Strategy, ...] = ("fine_tuned", "hybrid")
+RETRIEVING: tuple[Strategy, ...] = ("rag", "hybrid")
+
+
+@dataclass(frozen=True)
+class Here:
+    """The machine that is compared. `assumed_throughput`, `training_hours`, `indexing_hours` stand in for what was
+    not measured, and are marked so."""
+
+    usd_per_hour: Figure
+    evidence: Evidence
+    assumed_throughput: Throughput | None = None
+    assumed_training_hours: float | None = None
+    assumed_indexing_hours: float | None = None
+    utilisation: float | None = None
+    extras: Extras = field(default_factory=Extras)
+
+    def __post_init__(self) -> None:
+        refuse_negative(training_hours=self.assumed_training_hours, indexing_hours=self.assumed_indexing_hours)
+
+
+def compare(asked: Asked, here: Here, offers: Sequence[HostedOffer]) -> list[Row]:
+    """Strategy by strategy: here, then each hosted model.
+
+    Raises: InvalidInputError for what no month can be like.
+    """
+    rows = []
+    for strategy in STRATEGIES:
+        rows.append(local_row(strategy, asked, here))
+        rows += [hosted_row(strategy, asked, offer, here.evidence) for offer in offers]
+    return rows
+
+
+def local_row(strategy: Strategy, asked: Asked, here: Here) -> Row:
+    told = Told()
+    set_up = told.noting("set-up", _set_up(strategy, here))
+    update = told.noting("update", _update(strategy, asked, here))
+    speed = told.noting("per query", _speed(strategy, here))
+    in_a_month = None
+    if isinstance(speed, _Speed):
+        in_a_month = _month(asked.traffic_of(strategy), asked, here, speed, update)
+    evaluated = here.evidence.answer(strategy, LOCAL)
+    per_query = None if in_a_month is None else in_a_month.usd_per_query
+    if in_a_month is not None and per_query is None:
+        told.note("per query", "no queries a month: nothing to divide by; set --queries-per-month")
+    total = None if in_a_month is None or (update is None and asked.updates_per_month) else in_a_month.total_usd
+    return Row(
+        strategy=strategy,
+        where=LOCAL,
+        set_up_usd=set_up,
+        usd_per_query=per_query,
+        latency_seconds=told.latency(evaluated, "not measured here: give an evaluation with --evidence"),
+        update_usd=update,
+        data_needed=needed_data(strategy, here.evidence),
+        cites=strategy in RETRIEVING,
+        usd_per_month=total,
+        month=in_a_month,
+        missing=told.lines,
+    )
+
+
+@dataclass(frozen=True)
+class _Speed:
+    throughput: Throughput
+    measured: bool
+    source: str
+
+
+def _month(traffic: Traffic, asked: Asked, here: Here, speed: _Speed, update: Figure | None) -> Month:
+    price = replace(here.usd_per_hour, standing="measured" if speed.measured else "assumed", source=speed.source)
+    return month(
+        queries=asked.queries_per_month,
+        seconds_per_query=request_seconds(traffic, speed.throughput),
+        usd_per_hour=price,
+        utilisation=here.utilisation,
+        updates=asked.updates_per_month,
+        update_usd=update or nothing("no updates"),
+        extras=here.extras,
+    )
+
+
+def _speed(strategy: Strategy, here: Here) -> _Speed | str:
+    """Of an adapter for what is tuned; where only the base was measured its speed is taken, and that is assumed."""
+    evidence, tuned = here.evidence, strategy in TUNED
+    measured = evidence.throughput(adapter=tuned)
+    if measured is not None:
+        return _Speed(measured.throughput, True, measured.run_id)
+    if here.assumed_throughput is not None:
+        return _Speed(here.assumed_throughput, False, "tokens a second as given")
+    base = evidence.throughput(adapter=False)
+    if base is not None:
+        return _Speed(base.throughput, False, f"{base.run_id}, of the base: no adapter was measured")
+    return (
+        f"no throughput measured on {evidence.whereabouts.label}: run local-llm cost measure there, or set "
+        "--prefill-tokens-per-second and --decode-tokens-per-second"
+    )
+
+
+def _set_up(strategy: Strategy, here: Here) -> Figure | str:
+    parts = []
+    if strategy in TUNED:
+        parts.append(_training(here))
+    if strategy in RETRIEVING:
+        parts.append(_indexing(here, 1.0))
+    return whole(parts)
+
+
+def _update(strategy: Strategy, asked: Asked, here: Here) -> Figure | str:
+    """A retraining from the start; of an index what changes, or all where that is not given."""
+    parts = []
+    if strategy in TUNED:
+        parts.append(_training(here))
+    if strategy in RETRIEVING:
+        parts.append(_indexing(here, asked.share_of_documents(here.evidence)))
+    return whole(parts)
+
+
+def _training(here: Here) -> Figure | str:
+    measured = here.evidence.training
+    if here.assumed_training_hours is not None:
+        return _hours(here, here.assumed_training_hours, None)
+    if measured is not None:
+        return _hours(here, measured.hours, measured.run_id)
+    return (
+        f"no training measured on {here.evidence.whereabouts.label}: run local-llm train adapter FILE there, "
+        "or set --training-hours"
+    )
+
+
+def _indexing(here: Here, share: float) -> Figure | str:
+    measured = here.evidence.indexing
+    if here.assumed_indexing_hours is not None:
+        return _hours(here, here.assumed_indexing_hours * share, None)
+    if measured is not None:
+        return _hours(here, measured.hours * share, measured.run_id)
+    return (
+        f"no indexing measured on {here.evidence.whereabouts.label}: run local-llm index add there, or set "
+        "--indexing-hours"
+    )
+
+
+def _hours(here: Here, hours: float, run_id: str | None) -> Figure:
+    """Hours x $/hour. What was measured are the hours; the price is an input, told with the others."""
+    price = here.usd_per_hour.times(hours)
+    if run_id is None:
+        return replace(price, standing="assumed", source=f"{hours:g} h as given")
+    return replace(price, standing="measured", source=run_id)

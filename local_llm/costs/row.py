@@ -1,0 +1,120 @@
+"""A row of the comparison, and what is asked of it."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from local_llm.costs.evidence import AnswerEvidence, Evidence
+from local_llm.costs.figure import Figure, exactly, refuse_negative
+from local_llm.costs.local import Month, Traffic
+from local_llm.profiles import Strategy
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`traffic.context_tokens` are the passages of a retrieving strategy; others do not pay for them.
+
+    `documents_per_update` None: an update indexes all documents again, an upper bound.
+    """
+
+    traffic: Traffic
+    queries_per_month: float
+    updates_per_month: float = 0.0
+    documents_per_update: int | None = None
+
+    def __post_init__(self) -> None:
+        refuse_negative(
+            queries_per_month=self.queries_per_month,
+            updates_per_month=self.updates_per_month,
+            documents_per_update=self.documents_per_update,
+        )
+
+    def traffic_of(self, strategy: Strategy) -> Traffic:
+        if strategy in ("rag", "hybrid"):
+            return self.traffic
+        bare = self.traffic.input_tokens
+        return replace(self.traffic, context_tokens=0.0, cached_tokens=min(self.traffic.cached_tokens, bare))
+
+    def share_of_documents(self, evidence: Evidence) -> float:
+        if self.documents_per_update is None or evidence.indexing is None:
+            return 1.0
+        return self.documents_per_update / evidence.indexing.documents
+
+
+@dataclass(frozen=True)
+class Row:
+    """None: not known, and `missing` says why and what to run or set."""
+
+    strategy: Strategy
+    where: str
+    set_up_usd: Figure | None
+    usd_per_query: Figure | None
+    latency_seconds: Figure | None
+    update_usd: Figure | None
+    data_needed: str
+    cites: bool
+    usd_per_month: Figure | None
+    month: Month | None
+    missing: tuple[str, ...]
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Told:
+    """Takes what came out as a figure or as words, and keeps the words."""
+
+    _lines: list[str] = field(default_factory=list)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return tuple(self._lines)
+
+    def note(self, factor: str, words: str) -> None:
+        self._lines.append(f"{factor}: {words}")
+
+    def noting(self, factor: str, found: T | str) -> T | None:
+        if isinstance(found, str):
+            self.note(factor, found)
+            return None
+        return found
+
+    def latency(self, evaluated: AnswerEvidence | None, otherwise: str) -> Figure | None:
+        """Median; the 95th percentile is the high end."""
+        if evaluated is None or evaluated.latency_p50_seconds is None:
+            self.note("latency", otherwise)
+            return None
+        p50 = evaluated.latency_p50_seconds
+        return Figure(p50, p50, evaluated.latency_p95_seconds or p50, "measured", evaluated.run_id)
+
+
+def whole(parts: list[Any]) -> Figure | str:
+    """The sum, or why there is none."""
+    reasons = [part for part in parts if isinstance(part, str)]
+    if reasons:
+        return "; ".join(reasons)
+    total = nothing("nothing to make") if not parts else parts[0]
+    for part in parts[1:]:
+        total = total.plus(part)
+    return total
+
+
+def nothing(why: str) -> Figure:
+    return exactly(0.0, "measured", why)
+
+
+def needed_data(strategy: Strategy, evidence: Evidence) -> str:
+    """What the measured runs took; else the article's least."""
+    tuning = "100+ examples (article)"
+    if evidence.training is not None:
+        tuning = f"{evidence.training.examples:,} examples ({evidence.training.run_id})"
+    reading = "1+ document (article)"
+    if evidence.indexing is not None:
+        reading = f"{evidence.indexing.documents:,} documents ({evidence.indexing.run_id})"
+    needed: dict[Strategy, str] = {
+        "base": "none",
+        "fine_tuned": tuning,
+        "rag": reading,
+        "hybrid": f"{tuning}, {reading}",
+    }
+    return needed[strategy]
