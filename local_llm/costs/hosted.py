@@ -146,7 +146,7 @@ def _training(offer: HostedOffer, evidence: Evidence) -> Figure | str:
         price = offer.training_usd_per_million_tokens
     if price is None:
         return "unpriced: sources disagree on training; set cost.hosted_training_usd_per_million_tokens"
-    tokens = _tokens(offer.training_tokens, evidence.training and evidence.training.tokens)
+    tokens = _tokens(offer.training_tokens, None if evidence.training is None else evidence.training.tokens)
     if tokens is None:
         return "how many tokens are trained is not known; train once here, or set --training-tokens"
     return exactly(tokens / TOKENS_PER_MILLION * price, "listed", f"{tokens:,.0f} tokens trained")
@@ -155,7 +155,7 @@ def _training(offer: HostedOffer, evidence: Evidence) -> Figure | str:
 def _indexing(offer: HostedOffer, evidence: Evidence, share: float) -> Figure | str:
     if offer.encoder is None:
         return "unpriced: no price of an embedding model; set --hosted-encoder"
-    tokens = _tokens(offer.indexing_tokens, evidence.indexing and evidence.indexing.tokens)
+    tokens = _tokens(offer.indexing_tokens, None if evidence.indexing is None else evidence.indexing.tokens)
     if tokens is None:
         return "how many tokens are encoded is not known; index once here, or set --indexing-tokens"
     price = offer.encoder.input_usd_per_million_tokens

@@ -27,8 +27,8 @@ class Traffic:
         )
         if self.cached_tokens > self.prompt_tokens:
             raise InvalidInputError(
-                f"{self.cached_tokens:g} tokens are cached of {self.prompt_tokens:g} in the prompt; expected no more "
-                "than there are",
+                f"{self.cached_tokens:g} tokens are cached of {self.prompt_tokens:g} in the prompt; expected no "
+                "more than there are",
                 hint="set --cached-tokens",
             )
 

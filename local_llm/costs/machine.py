@@ -16,7 +16,7 @@ from local_llm.errors import InvalidInputError
 
 Basis = Literal["rent", "own", "electricity"]
 
-# Source: Uptime Institute, Global Data Center Survey 2024: the average of the sites asked. Your site's own is better.
+# Source: Uptime Institute, Global Data Center Survey 2024: the sites' average. Your site's own is better.
 AVERAGE_PUE = 1.56
 # A supposition, not a rule: what the machine's own books say is better.
 ASSUMED_LIFETIME_YEARS = 4.0
