@@ -24,7 +24,7 @@ SEED = 7
 WARM_UP_SHARE = 0.25
 # More workers are tried as long as they bring so much more.
 LEAST_GAIN = 1.05
-WORDS = tuple("amber basil cedar delta ember fjord grove heron inlet jetty kelp linden maple north ocean pine".split())
+WORDS = ("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "kelp", "maple", "ocean")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ async def measure(
     levels: list[Level] = []
     concurrency = 1
     while concurrency <= highest_concurrency:
-        found = await drive(client, model, middle, concurrency=concurrency, seconds=seconds, seed=SEED + concurrency)
+        seed = SEED + concurrency
+        found = await drive(client, model, middle, concurrency=concurrency, seconds=seconds, seed=seed)
         levels.append(Level(concurrency, _tokens_per_second(found)))
         tell(f"{concurrency} at once: {levels[-1].tokens_per_second:,.1f} tokens/s")
         if len(levels) > 1 and levels[-1].tokens_per_second < LEAST_GAIN * levels[-2].tokens_per_second:
@@ -97,7 +98,8 @@ async def measure(
     for number, mix in enumerate(mixes):
         seed = SEED * 1000 + number
         points.append(await drive(client, model, mix, concurrency=saturated, seconds=seconds, seed=seed))
-        tell(f"{mix.prompt_words} words in, {mix.answer_tokens} tokens out: {_tokens_per_second(points[-1]):,.1f}/s")
+        rate = _tokens_per_second(points[-1])
+        tell(f"{mix.prompt_words} words in, {mix.answer_tokens} tokens out: {rate:,.1f} tokens/s")
     return Measured(fit(points), saturated, tuple(levels), tuple(points))
 
 
@@ -108,8 +110,6 @@ async def drive(
 
     Raises: InvalidInputError if none does, UnavailableError, LocalLLMError for what the server refuses.
     """
-    import openai
-
     answered: list[tuple[float, int, int]] = []
     words = random.Random(seed)
     began = time.monotonic()
@@ -123,11 +123,9 @@ async def drive(
             for _ in range(concurrency):
                 group.create_task(ask_on())
     except TimeoutError:
-        pass
-    except* openai.APIConnectionError:
-        raise UnavailableError("no server answers here", hint="python -m serving") from None
-    except* openai.APIStatusError as refused:
-        raise LocalLLMError(str(refused.exceptions[0])) from None
+        pass  # as it should end
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
     warm, end = began + WARM_UP_SHARE * seconds, began + seconds
     counted = [(prompt, answer) for at, prompt, answer in answered if warm <= at <= end]
     if not counted:
@@ -140,13 +138,20 @@ async def drive(
 
 async def _ask(client: "openai.AsyncOpenAI", model: str, mix: Mix, prompt: str) -> tuple[float, int, int]:
     """When it was answered, the prompt tokens that were read, and those written."""
-    answer = await client.chat.completions.create(
-        model=model,
-        messages=[{"role": "user", "content": prompt}],
-        max_tokens=mix.answer_tokens,
-        temperature=0,
-        extra_body={"ignore_eos": True},
-    )
+    import openai
+
+    try:
+        answer = await client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": prompt}],
+            max_tokens=mix.answer_tokens,
+            temperature=0,
+            extra_body={"ignore_eos": True},
+        )
+    except openai.APIConnectionError:
+        raise UnavailableError("no server answers here", hint="python -m serving") from None
+    except openai.APIStatusError as refused:
+        raise LocalLLMError(refused.message) from None
     usage = answer.usage
     if usage is None:
         raise LocalLLMError(f"the answers of {model} tell no token counts")
