@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from local_llm import __version__
-from local_llm.cli import chats, gc, index, keys, models, profiles, projects, serving, train
+from local_llm.cli import chats, cost, gc, index, keys, models, profiles, projects, serving, train
 from local_llm.cli.context import CommandContext
 from local_llm.cli.output import talk
 from local_llm.errors import LocalLLMError
@@ -24,6 +24,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(train.app, name="train")
 app.add_typer(profiles.app, name="profiles")
 app.add_typer(chats.app, name="chats")
+app.add_typer(cost.app, name="cost")
 app.add_typer(keys.app, name="keys")
 app.add_typer(projects.app, name="projects")
 app.command("gc")(gc.collect_garbage)

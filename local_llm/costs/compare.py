@@ -7,7 +7,7 @@ from local_llm.costs.evidence import LOCAL, Evidence
 from local_llm.costs.figure import Figure, refuse_negative
 from local_llm.costs.hosted import HostedOffer, hosted_row
 from local_llm.costs.local import Extras, Month, Traffic, month, request_seconds
-from local_llm.costs.row import Asked, Row, Told, needed_data, nothing, whole
+from local_llm.costs.row import Asked, Row, Told, Unknown, needed_data, nothing, whole
 from local_llm.costs.throughput import Throughput
 from local_llm.profiles import STRATEGIES, Strategy
 
@@ -68,7 +68,7 @@ def local_row(strategy: Strategy, asked: Asked, here: Here) -> Row:
         cites=strategy in RETRIEVING,
         usd_per_month=total,
         month=in_a_month,
-        missing=told.lines,
+        missing=told.missing,
     )
 
 
@@ -92,7 +92,7 @@ def _month(traffic: Traffic, asked: Asked, here: Here, speed: _Speed, update: Fi
     )
 
 
-def _speed(strategy: Strategy, here: Here) -> _Speed | str:
+def _speed(strategy: Strategy, here: Here) -> _Speed | Unknown:
     """Of an adapter for what is tuned; where only the base was measured its speed is taken, and that is assumed."""
     evidence, tuned = here.evidence, strategy in TUNED
     measured = evidence.throughput(adapter=tuned)
@@ -103,13 +103,15 @@ def _speed(strategy: Strategy, here: Here) -> _Speed | str:
     base = evidence.throughput(adapter=False)
     if base is not None:
         return _Speed(base.throughput, False, f"{base.run_id}, of the base: no adapter was measured")
-    return (
-        f"no throughput measured on {evidence.whereabouts.label}: run local-llm cost measure there, or set "
-        "--prefill-tokens-per-second and --decode-tokens-per-second"
+    return Unknown(
+        (
+            f"no throughput measured on {evidence.whereabouts.label}: run local-llm cost measure there, or set "
+            "--prefill-tokens-per-second and --decode-tokens-per-second",
+        )
     )
 
 
-def _set_up(strategy: Strategy, here: Here) -> Figure | str:
+def _set_up(strategy: Strategy, here: Here) -> Figure | Unknown:
     parts = []
     if strategy in TUNED:
         parts.append(_training(here))
@@ -118,7 +120,7 @@ def _set_up(strategy: Strategy, here: Here) -> Figure | str:
     return whole(parts)
 
 
-def _update(strategy: Strategy, asked: Asked, here: Here) -> Figure | str:
+def _update(strategy: Strategy, asked: Asked, here: Here) -> Figure | Unknown:
     """A retraining from the start; of an index what changes, or all where that is not given."""
     parts = []
     if strategy in TUNED:
@@ -128,27 +130,31 @@ def _update(strategy: Strategy, asked: Asked, here: Here) -> Figure | str:
     return whole(parts)
 
 
-def _training(here: Here) -> Figure | str:
+def _training(here: Here) -> Figure | Unknown:
     measured = here.evidence.training
     if here.assumed_training_hours is not None:
         return _hours(here, here.assumed_training_hours, None)
     if measured is not None:
         return _hours(here, measured.hours, measured.run_id)
-    return (
-        f"no training measured on {here.evidence.whereabouts.label}: run local-llm train adapter FILE there, "
-        "or set --training-hours"
+    return Unknown(
+        (
+            f"no training measured on {here.evidence.whereabouts.label}: run local-llm train adapter FILE there, "
+            "or set --training-hours",
+        )
     )
 
 
-def _indexing(here: Here, share: float) -> Figure | str:
+def _indexing(here: Here, share: float) -> Figure | Unknown:
     measured = here.evidence.indexing
     if here.assumed_indexing_hours is not None:
         return _hours(here, here.assumed_indexing_hours * share, None)
     if measured is not None:
         return _hours(here, measured.hours * share, measured.run_id)
-    return (
-        f"no indexing measured on {here.evidence.whereabouts.label}: run local-llm index add there, or set "
-        "--indexing-hours"
+    return Unknown(
+        (
+            f"no indexing measured on {here.evidence.whereabouts.label}: run local-llm index add there, or set "
+            "--indexing-hours",
+        )
     )
 
 

@@ -7,7 +7,7 @@ from local_llm.costs.evidence import Evidence
 from local_llm.costs.figure import Figure, exactly, refuse_negative
 from local_llm.costs.prices import HostedModel, Prices
 from local_llm.costs.request import hosted_usd
-from local_llm.costs.row import Asked, Row, Told, needed_data, whole
+from local_llm.costs.row import Asked, Row, Told, Unknown, needed_data, whole
 from local_llm.costs.units import TOKENS_PER_MILLION
 from local_llm.errors import NotFoundError
 from local_llm.profiles import Strategy
@@ -92,7 +92,7 @@ def hosted_row(strategy: Strategy, asked: Asked, offer: HostedOffer, evidence: E
         cites=strategy in ("rag", "hybrid"),
         usd_per_month=told.noting("month", _month(asked, per_query, update, offer)),
         month=None,
-        missing=told.lines,
+        missing=told.missing,
     )
 
 
@@ -106,27 +106,27 @@ def usd_per_request(model: HostedModel, asked: Asked, strategy: Strategy) -> flo
     )
 
 
-def _per_query(strategy: Strategy, asked: Asked, offer: HostedOffer) -> Figure | str:
+def _per_query(strategy: Strategy, asked: Asked, offer: HostedOffer) -> Figure | Unknown:
     tuned = strategy in ("fine_tuned", "hybrid")
     model = offer.tuned if tuned else offer.base
     if model is None or model.output_usd_per_million_tokens is None:
-        return f"unpriced: no price of {offer.name} {'fine-tuned' if tuned else ''}".strip()
+        return Unknown((f"unpriced: no price of {offer.name} {'fine-tuned' if tuned else ''}".strip(),))
     return exactly(usd_per_request(model, asked, strategy), "listed", f"{model.model}, {model.as_of}")
 
 
-def _month(asked: Asked, per_query: Figure | None, update: Figure | None, offer: HostedOffer) -> Figure | str:
+def _month(asked: Asked, per_query: Figure | None, update: Figure | None, offer: HostedOffer) -> Figure | Unknown:
     if per_query is None:
-        return "unpriced, as its queries are"
+        return Unknown(("unpriced, as its queries are",))
     queries = per_query.times(asked.queries_per_month)
     if asked.updates_per_month == 0:
         return queries.plus(exactly(offer.usd_per_month, "listed", ""))
     if update is None:
-        return "unpriced, as its updates are"
+        return Unknown(("unpriced, as its updates are",))
     return queries.plus(update.times(asked.updates_per_month)).plus(exactly(offer.usd_per_month, "listed", ""))
 
 
-def _set_up(strategy: Strategy, offer: HostedOffer, evidence: Evidence, share: float) -> Figure | str:
-    parts: list[Figure | str] = []
+def _set_up(strategy: Strategy, offer: HostedOffer, evidence: Evidence, share: float) -> Figure | Unknown:
+    parts: list[Figure | Unknown] = []
     if strategy in ("fine_tuned", "hybrid"):
         parts.append(_training(offer, evidence))
     if strategy in ("rag", "hybrid"):
@@ -134,30 +134,30 @@ def _set_up(strategy: Strategy, offer: HostedOffer, evidence: Evidence, share: f
     return whole(parts)
 
 
-def _training(offer: HostedOffer, evidence: Evidence) -> Figure | str:
+def _training(offer: HostedOffer, evidence: Evidence) -> Figure | Unknown:
     """Tokens of the file in every epoch x price: what a hosted API bills."""
     if offer.tuned is None:
-        return f"unpriced: no price of {offer.name} fine-tuned"
+        return Unknown((f"unpriced: no price of {offer.name} fine-tuned",))
     closed = offer.tuned.no_new_training_after
     if closed is not None and closed < offer.today:
-        return f"{offer.tuned.model} cannot be trained any more since {closed}"
+        return Unknown((f"{offer.tuned.model} cannot be trained any more since {closed}",))
     price = offer.tuned.training_usd_per_million_tokens
     if offer.training_usd_per_million_tokens is not None:
         price = offer.training_usd_per_million_tokens
     if price is None:
-        return "unpriced: sources disagree on training; set cost.hosted_training_usd_per_million_tokens"
+        return Unknown(("unpriced: sources disagree on training; set cost.hosted_training_usd_per_million_tokens",))
     tokens = _tokens(offer.training_tokens, None if evidence.training is None else evidence.training.tokens)
     if tokens is None:
-        return "how many tokens are trained is not known; train once here, or set --training-tokens"
+        return Unknown(("how many tokens are trained is not known; train once here, or set --training-tokens",))
     return exactly(tokens / TOKENS_PER_MILLION * price, "listed", f"{tokens:,.0f} tokens trained")
 
 
-def _indexing(offer: HostedOffer, evidence: Evidence, share: float) -> Figure | str:
+def _indexing(offer: HostedOffer, evidence: Evidence, share: float) -> Figure | Unknown:
     if offer.encoder is None:
-        return "unpriced: no price of an embedding model; set --hosted-encoder"
+        return Unknown(("unpriced: no price of an embedding model; set --hosted-encoder",))
     tokens = _tokens(offer.indexing_tokens, None if evidence.indexing is None else evidence.indexing.tokens)
     if tokens is None:
-        return "how many tokens are encoded is not known; index once here, or set --indexing-tokens"
+        return Unknown(("how many tokens are encoded is not known; index once here, or set --indexing-tokens",))
     price = offer.encoder.input_usd_per_million_tokens
     return exactly(
         share * tokens / TOKENS_PER_MILLION * price, "listed", f"{offer.encoder.model}, {offer.encoder.as_of}"

@@ -1,7 +1,9 @@
 """A row of the comparison, and what is asked of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from functools import reduce
+from typing import TypeVar
 
 from local_llm.costs.evidence import AnswerEvidence, Evidence
 from local_llm.costs.figure import Figure, exactly, refuse_negative
@@ -54,7 +56,20 @@ class Row:
     cites: bool
     usd_per_month: Figure | None
     month: Month | None
-    missing: tuple[str, ...]
+    missing: tuple["Missing", ...]
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """In the place of a figure: why there is none, and what to run or set."""
+
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Missing:
+    factor: str
+    reason: str
 
 
 T = TypeVar("T")
@@ -62,20 +77,21 @@ T = TypeVar("T")
 
 @dataclass
 class Told:
-    """Takes what came out as a figure or as words, and keeps the words."""
+    """Takes what came out as a figure or as unknown, and keeps the reasons."""
 
-    _lines: list[str] = field(default_factory=list)
+    _missing: list[Missing] = field(default_factory=list)
 
     @property
-    def lines(self) -> tuple[str, ...]:
-        return tuple(self._lines)
+    def missing(self) -> tuple[Missing, ...]:
+        return tuple(self._missing)
 
-    def note(self, factor: str, words: str) -> None:
-        self._lines.append(f"{factor}: {words}")
+    def note(self, factor: str, reason: str) -> None:
+        self._missing.append(Missing(factor, reason))
 
-    def noting(self, factor: str, found: T | str) -> T | None:
-        if isinstance(found, str):
-            self.note(factor, found)
+    def noting(self, factor: str, found: T | Unknown) -> T | None:
+        if isinstance(found, Unknown):
+            for reason in found.reasons:
+                self.note(factor, reason)
             return None
         return found
 
@@ -88,15 +104,13 @@ class Told:
         return Figure(p50, p50, evaluated.latency_p95_seconds or p50, "measured", evaluated.run_id)
 
 
-def whole(parts: list[Any]) -> Figure | str:
+def whole(parts: Sequence[Figure | Unknown]) -> Figure | Unknown:
     """The sum, or why there is none."""
-    reasons = [part for part in parts if isinstance(part, str)]
+    reasons = [reason for part in parts if isinstance(part, Unknown) for reason in part.reasons]
     if reasons:
-        return "; ".join(reasons)
-    total = nothing("nothing to make") if not parts else parts[0]
-    for part in parts[1:]:
-        total = total.plus(part)
-    return total
+        return Unknown(tuple(reasons))
+    figures = [part for part in parts if isinstance(part, Figure)]
+    return reduce(Figure.plus, figures) if figures else nothing("nothing to make")
 
 
 def nothing(why: str) -> Figure:

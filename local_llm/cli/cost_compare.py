@@ -1,0 +1,177 @@
+"""local-llm cost compare: the four strategies here and hosted."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from local_llm.cli import cost_inputs as given
+from local_llm.cli.context import AsJson, CommandContext
+from local_llm.cli.cost_tables import article_table, comparison_tables
+from local_llm.cli.output import emit_json, talk
+from local_llm.costs.article import check_article
+from local_llm.costs.compare import Here, compare
+from local_llm.costs.hosted import HostedOffer, offer_of
+from local_llm.costs.local import Extras, Traffic
+from local_llm.costs.machine import ASSUMED_LIFETIME_YEARS, AVERAGE_PUE
+from local_llm.costs.row import Asked, Row
+from local_llm.costs.units import HOURS_PER_MONTH
+from local_llm.profiles import DEFAULT_K
+from local_llm.settings import Settings
+
+ENCODER = "text-embedding-3-small"
+
+
+def compare_costs(
+    context: typer.Context,
+    queries_per_month: Annotated[float, typer.Option(help="Questions asked in a month.")],
+    updates_per_month: Annotated[float, typer.Option(help="Retrainings, and changes of the documents.")] = 0.0,
+    input_tokens: given.InputTokens = given.DEFAULT_INPUT_TOKENS,
+    output_tokens: given.OutputTokens = given.DEFAULT_OUTPUT_TOKENS,
+    context_tokens: Annotated[
+        float | None, typer.Option(help="Tokens of passages, for rag and hybrid; default: 5 of index.chunk_tokens.")
+    ] = None,
+    cached_tokens: given.CachedTokens = 0.0,
+    hosted: given.Hosted = None,
+    basis: given.BasisOption = "rent",
+    gpu: given.GPUName = None,
+    gpus: given.GPUs = None,
+    gpu_usd_per_hour: given.GPUHour = None,
+    utilisation: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the saturated throughput over all hours paid; default: whole machines, always on."
+        ),
+    ] = None,
+    prefill_tokens_per_second: given.PrefillRate = None,
+    decode_tokens_per_second: given.DecodeRate = None,
+    training_hours: Annotated[
+        float | None, typer.Option(help="Assumed, in the place of what was measured.")
+    ] = None,
+    training_tokens: Annotated[float | None, typer.Option(help="The same, in all epochs: what hosts bill.")] = None,
+    indexing_hours: Annotated[
+        float | None, typer.Option(help="Assumed, in the place of what was measured.")
+    ] = None,
+    indexing_tokens: Annotated[float | None, typer.Option(help="The same: what hosts bill.")] = None,
+    documents_per_update: Annotated[
+        int | None, typer.Option(help="Documents that an update changes; default: all.")
+    ] = None,
+    hosted_encoder: Annotated[str, typer.Option(help="Hosted model that encodes documents.")] = ENCODER,
+    hosted_usd_per_month: Annotated[float, typer.Option(help="What a host takes besides: for vectors, say.")] = 0.0,
+    purchase_usd: given.Purchase = None,
+    power_watts: given.Power = None,
+    lifetime_years: given.Lifetime = ASSUMED_LIFETIME_YEARS,
+    pue: given.PUE = AVERAGE_PUE,
+    electricity_usd_per_kwh: given.Electricity = None,
+    hosting_usd_per_month: given.Hosting = 0.0,
+    staff_usd_per_month: given.Staff = 0.0,
+    storage_usd_per_month: given.Storage = 0.0,
+    network_usd_per_month: given.Network = 0.0,
+    evidence: given.EvidenceFile = None,
+    article: Annotated[
+        bool, typer.Option("--article", help="Hold the article's ranges against these inputs.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compares base, fine-tuning, RAG and both: set-up, a query, latency, an update and a month, here and hosted.
+
+    Figures of this hardware come from the ledger, with the id of their run; what was not measured is assumed or
+    unknown, and said to be.
+    """
+    box: CommandContext = context.obj
+    options = given.MachineOptions(
+        basis, gpu, gpus, gpu_usd_per_hour, purchase_usd, power_watts,
+        lifetime_years, pue, electricity_usd_per_kwh, hosting_usd_per_month,
+    )  # fmt: skip
+    found = given.inputs(box, options, (prefill_tokens_per_second, decode_tokens_per_second), evidence)
+    passages = _context_tokens(box.settings) if context_tokens is None else context_tokens
+    asked = Asked(
+        Traffic(input_tokens, output_tokens, passages, cached_tokens),
+        queries_per_month, updates_per_month, documents_per_update,
+    )  # fmt: skip
+    extras = Extras(staff_usd_per_month, storage_usd_per_month, network_usd_per_month)
+    here = Here(
+        found.usd_per_hour,
+        found.evidence,
+        found.assumed_throughput,
+        training_hours,
+        indexing_hours,
+        utilisation,
+        extras,
+    )
+    models = given.hosted_models(found, hosted)
+    training_price = box.settings.cost.hosted_training_usd_per_million_tokens
+    offers = [
+        offer_of(
+            found.prices,
+            model.model,
+            encoder=hosted_encoder,
+            today=found.today,
+            training_usd_per_million_tokens=training_price,
+            training_tokens=training_tokens,
+            indexing_tokens=indexing_tokens,
+            usd_per_month=hosted_usd_per_month,
+        )
+        for model in models
+    ]
+    rows = compare(asked, here, offers)
+    checked = []
+    if article:
+        checked = check_article(
+            found.prices,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            training_usd_per_million_tokens=training_price,
+        )
+    assumptions = [*_asked_lines(asked, here), *given.hour_assumptions(found), given.extras_line(extras)]
+    warnings = given.price_warnings(found, models)
+    for line in warnings:
+        talk(f"warning: {line}")
+    if as_json:
+        emit_json(_json(rows, found, assumptions, warnings, offers) | {"article": [asdict(one) for one in checked]})
+        return
+    comparison_tables(rows, found.evidence, assumptions)
+    if article:
+        article_table(checked)
+
+
+def _context_tokens(settings: Settings) -> float:
+    return float(DEFAULT_K * settings.index.chunk_tokens)
+
+
+def _asked_lines(asked: Asked, here: Here) -> list[str]:
+    traffic = asked.traffic
+    if here.utilisation is None:
+        use = (
+            f"whole machines around the clock ({HOURS_PER_MONTH:g} h a month); utilisation follows from the queries"
+        )
+    else:
+        use = f"utilisation {here.utilisation:.0%} of the saturated throughput, over all hours paid"
+    return [
+        f"a query: {traffic.input_tokens:g} tokens in, {traffic.output_tokens:g} out, {traffic.context_tokens:g} "
+        f"of passages for rag and hybrid, {traffic.cached_tokens:g} cached",
+        f"a month: {asked.queries_per_month:g} queries, {asked.updates_per_month:g} updates, each a whole "
+        f"retraining and {'all' if asked.documents_per_update is None else asked.documents_per_update} documents",
+        use,
+        f"hardware: {here.evidence.whereabouts.label}; figures of other hardware are not taken",
+    ]
+
+
+def _json(
+    rows: list[Row],
+    found: given.Inputs,
+    assumptions: list[str],
+    warnings: list[str],
+    offers: list[HostedOffer],
+) -> dict[str, Any]:
+    return {
+        "hardware": found.evidence.whereabouts.label,
+        "usd_per_hour": asdict(found.usd_per_hour),
+        "basis": found.basis,
+        "prices_sha256": found.prices.sha256,
+        "hosted": [offer.name for offer in offers],
+        "rows": [asdict(row) for row in rows],
+        "spent": [asdict(one) for one in found.evidence.spent],
+        "assumptions": assumptions,
+        "warnings": warnings,
+    }

@@ -1,0 +1,212 @@
+"""What commands of `local-llm cost` share: their options, and what is made of them."""
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from local_llm.cli.context import CommandContext
+from local_llm.costs.evidence import Evidence, Whereabouts, gather, read_answers
+from local_llm.costs.figure import Figure, exactly
+from local_llm.costs.local import Extras
+from local_llm.costs.machine import (
+    ASSUMED_LIFETIME_YEARS,
+    AVERAGE_PUE,
+    Basis,
+    Machine,
+    machine_of,
+    usd_per_hour,
+)
+from local_llm.costs.prices import GPUPrice, HostedModel, Prices, load_prices, warnings
+from local_llm.costs.throughput import Throughput, throughput_of
+from local_llm.errors import InvalidInputError, NotFoundError
+from local_llm.hardware import this_hardware
+from local_llm.settings import Settings
+
+InputTokens = Annotated[float, typer.Option(help="Tokens of a question with all that is said around it.")]
+OutputTokens = Annotated[float, typer.Option(help="Tokens of an answer.")]
+CachedTokens = Annotated[float, typer.Option(help="Tokens of the prompt that the cache holds, here and hosted.")]
+Hosted = Annotated[
+    list[str] | None, typer.Option("--hosted", help="A hosted model of the price list; may be repeated.")
+]
+BasisOption = Annotated[Basis, typer.Option(help="What an hour costs: rent, ownership, or the electricity alone.")]
+GPUName = Annotated[str | None, typer.Option("--gpu", help="A GPU of the price list; default: this machine.")]
+GPUs = Annotated[int | None, typer.Option("--gpus", help="GPUs of the machine; default: engine.gpus here, else 1.")]
+GPUHour = Annotated[float | None, typer.Option("--gpu-usd-per-hour", help="Rent of one GPU; default: price list.")]
+Purchase = Annotated[float | None, typer.Option(help="Price of the whole machine, for --basis own.")]
+Power = Annotated[float | None, typer.Option(help="Power of the whole machine; default: its GPUs' highest.")]
+Lifetime = Annotated[float, typer.Option(help="Years until the machine is worth nothing.")]
+PUE = Annotated[float, typer.Option("--pue", help="Power of the site over that of its machines; 1 or more.")]
+Electricity = Annotated[float | None, typer.Option("--electricity-usd-per-kwh", help="Price of a kWh.")]
+Hosting = Annotated[float, typer.Option(help="Space, cooling and hands for the machine.")]
+Staff = Annotated[float, typer.Option(help="Staff that it takes to run it.")]
+Storage = Annotated[float, typer.Option(help="Storage of models and documents.")]
+Network = Annotated[float, typer.Option(help="Network.")]
+PrefillRate = Annotated[
+    float | None,
+    typer.Option("--prefill-tokens-per-second", help="Assumed where nothing was measured: prompts alone."),
+]
+DecodeRate = Annotated[
+    float | None,
+    typer.Option("--decode-tokens-per-second", help="Assumed where nothing was measured: answers alone."),
+]
+EvidenceFile = Annotated[
+    Path | None, typer.Option("--evidence", help="What evaluations found: JSON, as docs/cost.md has it.")
+]
+
+DEFAULT_INPUT_TOKENS, DEFAULT_OUTPUT_TOKENS = 500, 300
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """As given; None: not."""
+
+    basis: Basis
+    gpu: str | None
+    gpus: int | None
+    gpu_usd_per_hour: float | None
+    purchase_usd: float | None
+    power_watts: float | None
+    lifetime_years: float = ASSUMED_LIFETIME_YEARS
+    pue: float = AVERAGE_PUE
+    electricity_usd_per_kwh: float | None = None
+    hosting_usd_per_month: float = 0.0
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The machine that is spoken of, what it costs, and what was measured on such a one."""
+
+    prices: Prices
+    machine: Machine
+    basis: Basis
+    usd_per_hour: Figure
+    evidence: Evidence
+    assumed_throughput: Throughput | None
+    today: datetime.date
+
+
+def inputs(
+    box: CommandContext, options: MachineOptions, rates: tuple[float | None, float | None], evidence: Path | None
+) -> Inputs:
+    """Raises: InvalidInputError, NotFoundError: what is missing or impossible, and what sets it."""
+    prices = load_prices(box.settings)
+    listed, whereabouts = _hardware(prices, options.gpu)
+    gpus = _gpus(box.settings, options)
+    machine = machine_of(
+        listed,
+        gpus=gpus,
+        gpu_usd_per_hour=options.gpu_usd_per_hour,
+        purchase_usd=options.purchase_usd,
+        power_watts=options.power_watts,
+        lifetime_years=options.lifetime_years,
+        pue=options.pue,
+        electricity_usd_per_kwh=options.electricity_usd_per_kwh,
+        hosting_usd_per_month=options.hosting_usd_per_month,
+    )
+    answers = read_answers(evidence) if evidence is not None else ()
+    return Inputs(
+        prices=prices,
+        machine=machine,
+        basis=options.basis,
+        usd_per_hour=_hour(box.settings, machine, options, whereabouts),
+        evidence=gather(box.state, box.caller.project_id, whereabouts, gpus=gpus, answers=answers),
+        assumed_throughput=_rates(*rates),
+        today=datetime.date.today(),
+    )
+
+
+def hosted_models(found: Inputs, names: Sequence[str] | None) -> list[HostedModel]:
+    """Those named; else all chat models that are no fine-tuned ones and still sold.
+
+    Raises: NotFoundError.
+    """
+    if names:
+        return [found.prices.model(name) for name in names]
+    tuned = {row.fine_tuned_model for row in found.prices.hosted}
+    return [
+        row
+        for row in found.prices.hosted
+        if row.kind == "chat"
+        and row.model not in tuned
+        and (row.end_of_life is None or row.end_of_life > found.today)
+    ]
+
+
+def price_warnings(found: Inputs, models: Sequence[HostedModel]) -> list[str]:
+    """Of the models compared, their fine-tuned kin, and the GPU where its listed rent is used."""
+    tuned = [row for row in found.prices.hosted for one in models if one.fine_tuned_model == row.model]
+    rows: dict[str, HostedModel] = {row.model: row for row in (*models, *tuned)}
+    lines = warnings(rows.values(), found.today)
+    if found.usd_per_hour.standing == "listed":
+        gpus = [row for row in found.prices.gpus if row.gpu == found.machine.name]
+        lines += warnings(gpus, found.today)
+    return lines
+
+
+def hour_assumptions(found: Inputs) -> list[str]:
+    price, machine = found.usd_per_hour, found.machine
+    span = "" if price.low == price.high else f" (the middle of ${price.low:.4g} and ${price.high:.4g})"
+    lines = [
+        f"an hour of {machine.name} x {machine.gpus}, {found.basis}: ${price.expected:.4g}{span}, "
+        f"{price.standing}: {price.source}",
+        f"prices: sha256 {found.prices.sha256}, of {', '.join(str(path) for path in found.prices.files)}",
+    ]
+    if found.basis != "rent":
+        lines.append(f"PUE {machine.pue:g}; electricity ${machine.electricity_usd_per_kwh} a kWh")
+    if found.basis == "own":
+        lines.append(
+            f"lifetime {machine.lifetime_years:g} years; hosting ${machine.hosting_usd_per_month:g} a month"
+        )
+    return lines
+
+
+def extras_line(extras: Extras) -> str:
+    return (
+        f"a month here besides: staff ${extras.staff_usd_per_month:g}, storage ${extras.storage_usd_per_month:g}, "
+        f"network ${extras.network_usd_per_month:g}, as given"
+    )
+
+
+def _hardware(prices: Prices, gpu: str | None) -> tuple[GPUPrice, Whereabouts]:
+    """A GPU of the price list, or this machine, priced or not."""
+    if gpu is not None:
+        listed = prices.gpu(gpu)
+        return listed, Whereabouts.of(listed)
+    here = this_hardware()
+    try:
+        return prices.gpu(here.name), Whereabouts.here(here)
+    except NotFoundError:
+        return GPUPrice(gpu=here.name, driver_names=(), as_of="1970-01", source="this machine"), Whereabouts.here(
+            here
+        )
+
+
+def _gpus(settings: Settings, options: MachineOptions) -> int:
+    if options.gpus is not None:
+        return options.gpus
+    return settings.engine.gpus if options.gpu is None else 1
+
+
+def _hour(settings: Settings, machine: Machine, options: MachineOptions, whereabouts: Whereabouts) -> Figure:
+    """This machine's rent is the setting's. Its default stands for a processor: of a GPU it must be set."""
+    if options.basis != "rent" or options.gpu is not None or options.gpu_usd_per_hour is not None:
+        return usd_per_hour(machine, options.basis)
+    given = "machine_usd_per_hour" in settings.cost.model_fields_set
+    if given or (whereabouts.device == "cpu" and machine.gpu_usd_per_hour is None):
+        return exactly(settings.cost.machine_usd_per_hour, "assumed", "cost.machine_usd_per_hour")
+    return usd_per_hour(machine, options.basis)
+
+
+def _rates(prefill: float | None, decode: float | None) -> Throughput | None:
+    if prefill is None and decode is None:
+        return None
+    if prefill is None or decode is None:
+        raise InvalidInputError(
+            "one of two rates is given; reading and writing are priced apart",
+            hint="set both --prefill-tokens-per-second and --decode-tokens-per-second",
+        )
+    return throughput_of(prefill_tokens_per_second=prefill, decode_tokens_per_second=decode)
