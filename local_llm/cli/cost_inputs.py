@@ -180,9 +180,8 @@ def _hardware(prices: Prices, gpu: str | None) -> tuple[GPUPrice, Whereabouts]:
     try:
         return prices.gpu(here.name), Whereabouts.here(here)
     except NotFoundError:
-        return GPUPrice(gpu=here.name, driver_names=(), as_of="1970-01", source="this machine"), Whereabouts.here(
-            here
-        )
+        unpriced = GPUPrice(gpu=here.name, driver_names=(), as_of="1970-01", source="this machine")
+        return unpriced, Whereabouts.here(here)
 
 
 def _gpus(settings: Settings, options: MachineOptions) -> int:

@@ -38,8 +38,13 @@ def figure_of(found: Sensitivity, title: str) -> "Figure":
 
 
 def _lines(axes: Any, curves: tuple[Curve, ...], x_label: str, y_label: str) -> None:
-    for curve in curves:
-        axes.plot(curve.x, curve.y, label=curve.name, linestyle="-" if curve.name.startswith("here") else "--")
+    """A hosted model has one colour in all panels, as they come in one order; what is here is black."""
+    here = [curve for curve in curves if curve.name.startswith("here")]
+    hosted = [curve for curve in curves if curve not in here]
+    for curve in here:
+        axes.plot(curve.x, curve.y, label=curve.name, color="black")
+    for number, curve in enumerate(hosted):
+        axes.plot(curve.x, curve.y, label=curve.name, color=f"C{number}", linestyle="--")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.legend(fontsize=8)
