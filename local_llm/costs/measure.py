@@ -83,6 +83,7 @@ async def measure(
     )
     middle = Mix(max(1, prompt_words // 2), max(1, answer_tokens // 2))
     mixes = (Mix(prompt_words, max(1, answer_tokens // 16)), Mix(max(1, prompt_words // 16), answer_tokens), middle)
+    await _ask(client, model, Mix(1, 1), WORDS[0])  # the first question loads: an adapter, parts of the client
     levels: list[Level] = []
     concurrency = 1
     while concurrency <= highest_concurrency:

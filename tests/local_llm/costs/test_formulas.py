@@ -88,10 +88,8 @@ class TestFit:
         assert worst_error(found, points) < 1e-6
 
     def test_a_negative_time_is_none(self) -> None:
-        # More prompt, yet less time: reading would take less than nothing. By shares: y = (1, 2), s = (1, 1):
-        # b = (1 + 2) / (1 + 4)
-        found = fit([Saturated(10, 1, 1), Saturated(0, 2, 1)])
-        assert found == Throughput(0.0, pytest.approx(0.6))
+        # 10 a + 2 b = 1 and a + b = 1 would make a = -1/8. With a = 0: b = (2 + 1) / (4 + 1)
+        assert fit([Saturated(10, 2, 1), Saturated(1, 1, 1)]) == Throughput(0.0, 0.6)
 
     @pytest.mark.parametrize(
         "points", [[], [Saturated(100, 10, 1)], [Saturated(100, 10, 1), Saturated(200, 20, 2)]]

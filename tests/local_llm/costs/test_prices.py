@@ -150,31 +150,32 @@ def test_prices_past_their_date_are_warned_about(row: HostedModel, told: list[st
         assert part in line
 
 
-class TestImport:
-    MAP: dict[str, Any] = {
-        "sample_spec": {"mode": "one of ...", "input_cost_per_token": 0.0},
-        "gpt-4o-mini": {
-            "mode": "chat",
-            "input_cost_per_token": 1.5e-07,
-            "cache_read_input_token_cost": 7.5e-08,
-            "output_cost_per_token": 6e-07,
-            "input_cost_per_token_batches": 7.5e-08,
-            "output_cost_per_token_batches": 3e-07,
-            "deprecation_date": "2027-01-14",
-        },
-        "ft:gpt-4o-mini-2024-07-18": {
-            "mode": "chat",
-            "input_cost_per_token": 3e-07,
-            "output_cost_per_token": 1.2e-06,
-        },  # fmt: skip
-        "small-encoder": {"mode": "embedding", "input_cost_per_token": 2e-08, "output_cost_per_token": 0.0},
-        "nobody-knows": {"mode": "chat", "input_cost_per_token": 0.0, "output_cost_per_token": 0.0},
-        "painter": {"mode": "image_generation", "input_cost_per_token": 1e-6},
-    }
+MAP: dict[str, Any] = {
+    "sample_spec": {"mode": "one of ...", "input_cost_per_token": 0.0},
+    "gpt-4o-mini": {
+        "mode": "chat",
+        "input_cost_per_token": 1.5e-07,
+        "cache_read_input_token_cost": 7.5e-08,
+        "output_cost_per_token": 6e-07,
+        "input_cost_per_token_batches": 7.5e-08,
+        "output_cost_per_token_batches": 3e-07,
+        "deprecation_date": "2027-01-14",
+    },
+    "ft:gpt-4o-mini-2024-07-18": {
+        "mode": "chat",
+        "input_cost_per_token": 3e-07,
+        "output_cost_per_token": 1.2e-06,
+    },
+    "small-encoder": {"mode": "embedding", "input_cost_per_token": 2e-08, "output_cost_per_token": 0.0},
+    "nobody-knows": {"mode": "chat", "input_cost_per_token": 0.0, "output_cost_per_token": 0.0},
+    "painter": {"mode": "image_generation", "input_cost_per_token": 1e-6},
+}
 
+
+class TestImport:
     def read(self, tmp_path: Path, *models: str, content: Any = None):
         path = tmp_path / "map.json"
-        path.write_text(json.dumps(self.MAP if content is None else content))
+        path.write_text(json.dumps(MAP if content is None else content))
         return read_litellm_map(path, models, as_of="2026-11-23", source="map 1")
 
     def test_prices_are_those_of_the_map_a_million(self, tmp_path: Path) -> None:
