@@ -7,14 +7,15 @@ import typer
 
 from local_llm.cli import cost_inputs as given
 from local_llm.cli.context import AsJson, CommandContext
-from local_llm.cli.cost_tables import article_table, comparison_tables
+from local_llm.cli.cost_tables import article_table, comparison_tables, usd
 from local_llm.cli.output import emit_json, talk
 from local_llm.costs.article import check_article
-from local_llm.costs.compare import Here, compare
+from local_llm.costs.compare import Here, compare, speed_of
 from local_llm.costs.hosted import HostedOffer, offer_of
 from local_llm.costs.local import Extras, Traffic
 from local_llm.costs.machine import ASSUMED_LIFETIME_YEARS, AVERAGE_PUE
-from local_llm.costs.row import Asked, Row
+from local_llm.costs.row import Asked, Row, Unknown
+from local_llm.costs.throughput import usd_per_million_tokens
 from local_llm.costs.units import HOURS_PER_MONTH
 from local_llm.profiles import DEFAULT_K
 from local_llm.settings import Settings
@@ -123,7 +124,12 @@ def compare_costs(
             output_tokens=output_tokens,
             training_usd_per_million_tokens=training_price,
         )
-    assumptions = [*_asked_lines(asked, here), *given.hour_assumptions(found), given.extras_line(extras)]
+    assumptions = [
+        *_asked_lines(asked, here),
+        *_token_lines(rows, here),
+        *given.hour_assumptions(found),
+        given.extras_line(extras),
+    ]
     warnings = given.price_warnings(found, models)
     for line in warnings:
         talk(f"warning: {line}")
@@ -150,11 +156,31 @@ def _asked_lines(asked: Asked, here: Here) -> list[str]:
     return [
         f"a query: {traffic.input_tokens:g} tokens in, {traffic.output_tokens:g} out, {traffic.context_tokens:g} "
         f"of passages for rag and hybrid, {traffic.cached_tokens:g} cached",
-        f"a month: {asked.queries_per_month:g} queries, {asked.updates_per_month:g} updates, each a whole "
+        f"a month: {asked.queries_per_month:,.10g} queries, {asked.updates_per_month:,.10g} updates, each a whole "
         f"retraining and {'all' if asked.documents_per_update is None else asked.documents_per_update} documents",
         use,
         f"hardware: {here.evidence.whereabouts.label}; figures of other hardware are not taken",
     ]
+
+
+def _token_lines(rows: list[Row], here: Here) -> list[str]:
+    """What a million tokens cost here, those read and those written, with what they rest on."""
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        speed = speed_of(row.strategy, here)
+        if row.month is None or row.month.utilisation == 0 or isinstance(speed, Unknown):
+            continue
+        hour, share = here.usd_per_hour.expected, row.month.utilisation
+        read, written = (
+            usd(usd_per_million_tokens(seconds, usd_per_hour=hour, utilisation=share))
+            for seconds in (speed.throughput.seconds_per_prefill_token, speed.throughput.seconds_per_decode_token)
+        )
+        line = (
+            f"a million tokens here at a utilisation of {share:.2%}: {read} read, {written} written "
+            f"({'measured' if speed.measured else 'assumed'}: {speed.source})"
+        )
+        lines.setdefault(line, []).append(row.strategy)
+    return [f"{', '.join(strategies)}: {line}" for line, strategies in lines.items()]
 
 
 def _json(

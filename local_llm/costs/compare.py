@@ -48,9 +48,9 @@ def local_row(strategy: Strategy, asked: Asked, here: Here) -> Row:
     told = Told()
     set_up = told.noting("set-up", _set_up(strategy, here))
     update = told.noting("update", _update(strategy, asked, here))
-    speed = told.noting("per query", _speed(strategy, here))
+    speed = told.noting("per query", speed_of(strategy, here))
     in_a_month = None
-    if isinstance(speed, _Speed):
+    if isinstance(speed, Speed):
         in_a_month = _month(asked.traffic_of(strategy), asked, here, speed, update)
     evaluated = here.evidence.answer(strategy, LOCAL)
     per_query = None if in_a_month is None else in_a_month.usd_per_query
@@ -73,13 +73,15 @@ def local_row(strategy: Strategy, asked: Asked, here: Here) -> Row:
 
 
 @dataclass(frozen=True)
-class _Speed:
+class Speed:
+    """Of the saturated machine, and where that is from."""
+
     throughput: Throughput
     measured: bool
     source: str
 
 
-def _month(traffic: Traffic, asked: Asked, here: Here, speed: _Speed, update: Figure | None) -> Month:
+def _month(traffic: Traffic, asked: Asked, here: Here, speed: Speed, update: Figure | None) -> Month:
     price = replace(here.usd_per_hour, standing="measured" if speed.measured else "assumed", source=speed.source)
     return month(
         queries=asked.queries_per_month,
@@ -92,17 +94,17 @@ def _month(traffic: Traffic, asked: Asked, here: Here, speed: _Speed, update: Fi
     )
 
 
-def _speed(strategy: Strategy, here: Here) -> _Speed | Unknown:
+def speed_of(strategy: Strategy, here: Here) -> Speed | Unknown:
     """Of an adapter for what is tuned; where only the base was measured its speed is taken, and that is assumed."""
     evidence, tuned = here.evidence, strategy in TUNED
     measured = evidence.throughput(adapter=tuned)
     if measured is not None:
-        return _Speed(measured.throughput, True, measured.run_id)
+        return Speed(measured.throughput, True, measured.run_id)
     if here.assumed_throughput is not None:
-        return _Speed(here.assumed_throughput, False, "tokens a second as given")
+        return Speed(here.assumed_throughput, False, "tokens a second as given")
     base = evidence.throughput(adapter=False)
     if base is not None:
-        return _Speed(base.throughput, False, f"{base.run_id}, of the base: no adapter was measured")
+        return Speed(base.throughput, False, f"{base.run_id}, of the base: no adapter was measured")
     return Unknown(
         (
             f"no throughput measured on {evidence.whereabouts.label}: run local-llm cost measure there, or set "
