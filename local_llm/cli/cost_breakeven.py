@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,14 +20,14 @@ from local_llm.costs.prices import HostedModel
 from local_llm.costs.request import hosted_usd
 from local_llm.costs.sensitivity import sensitivity
 from local_llm.costs.throughput import Throughput
-from local_llm.costs.units import HOURS_PER_MONTH
+from local_llm.costs.units import HOURS_PER_MONTH, SECONDS_PER_HOUR
 from local_llm.errors import InvalidInputError
 from local_llm.profiles import Strategy
 
 
 @dataclass(frozen=True)
 class Line:
-    """Of one hosted model. `months_to_pay_back` None: never, or not asked."""
+    """Of one hosted model. `pays_back`: whether a bought machine saves its price; None: not asked."""
 
     model: str
     hosted_usd_per_request: float
@@ -35,6 +35,7 @@ class Line:
     expected: BreakEven
     high: BreakEven
     accepted: str
+    pays_back: Literal["yes", "never", "beyond its capacity"] | None
     months_to_pay_back: float | None
 
 
@@ -134,7 +135,13 @@ def _line(
         break_even(usd_per_hour=value + fixed, hosted_usd_per_request=equal, capacity_requests_per_second=capacity)
         for value in (hour.low, hour.expected, hour.high)
     )
-    return Line(model.model, price, low, expected, high, accepted, _payback(found, equal, queries, running))
+    months = _payback(found, equal, queries, running)
+    pays_back: Literal["yes", "never", "beyond its capacity"] | None = None
+    if queries is not None:
+        pays_back = "never" if months is None else "yes"
+        if capacity is not None and queries > capacity * HOURS_PER_MONTH * SECONDS_PER_HOUR:
+            pays_back, months = "beyond its capacity", None
+    return Line(model.model, price, low, expected, high, accepted, pays_back, months)
 
 
 def _payback(found: given.Inputs, price: float, queries: float | None, running: float | None) -> float | None:
@@ -158,6 +165,12 @@ def _equal(found: given.Inputs, model: HostedModel, strategy: Strategy, price: f
     theirs = None if there is None else there.accepted_rate
     if ours is None or theirs is None:
         return price, "not evaluated: answers taken as equally good"
+    if 0 in (ours, theirs):
+        whose = "here" if ours == 0 else f"of {model.model}"
+        raise InvalidInputError(
+            f"no answer {whose} was accepted: an accepted one has no price",
+            hint="take its row out of --evidence to compare answers as equally good",
+        )
     equal = at_equal_acceptance(price, local_accepted_rate=ours, hosted_accepted_rate=theirs)
     return equal, f"{ours:.0%} here, {theirs:.0%} hosted"
 
@@ -195,7 +208,7 @@ def _print(lines: list[Line], assumptions: list[str], *, paying_back: bool) -> N
                 "utilisation": "unknown" if use is None else f"{use:.1%}",
                 "local wins": {"reachable": "from there on"}.get(line.expected.reach, line.expected.reach),
                 "accepted answers": line.accepted,
-                "months to pay back": "never" if months is None else f"{months:.1f}",
+                "months to pay back": line.pays_back if months is None else f"{months:.1f}",
             }
         )
     columns = ["hosted", "a request", "requests/s", "utilisation", "local wins", "accepted answers"]

@@ -86,7 +86,7 @@ class AnswerEvidence(Section):
 
     strategy: Strategy
     where: str = LOCAL
-    accepted_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    accepted_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     latency_p50_seconds: Annotated[float, Field(gt=0)] | None = None
     latency_p95_seconds: Annotated[float, Field(gt=0)] | None = None
     run_id: str = Field(min_length=1)

@@ -81,6 +81,8 @@ def hosted_row(strategy: Strategy, asked: Asked, offer: HostedOffer, evidence: E
     set_up = told.noting("set-up", _set_up(strategy, offer, evidence, 1.0))
     update = told.noting("update", _set_up(strategy, offer, evidence, asked.share_of_documents(evidence)))
     evaluated = evidence.answer(strategy, offer.name)
+    if evaluated is None and offer.tuned is not None:
+        evaluated = evidence.answer(strategy, offer.tuned.model)
     return Row(
         strategy=strategy,
         where=offer.name,

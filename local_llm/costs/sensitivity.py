@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from local_llm.costs.breakeven import break_even_requests_per_second
-from local_llm.costs.local import Traffic, request_usd
+from local_llm.costs.local import Traffic, request_seconds, request_usd
 from local_llm.costs.prices import HostedModel
 from local_llm.costs.request import hosted_usd
 from local_llm.costs.throughput import Throughput
@@ -42,7 +42,8 @@ def sensitivity(
     own_by_context: tuple[Curve, ...] = ()
     capacity = None
     if throughput is not None:
-        capacity = 1 / request_usd(traffic, throughput, usd_per_hour=3600, utilisation=1)
+        seconds = request_seconds(traffic, throughput)
+        capacity = 1 / seconds if seconds > 0 else None
         own = (_own_by_utilisation(traffic, throughput, usd_per_hour),)
         own_by_context = (_own_by_context(traffic, throughput, usd_per_hour),)
     return Sensitivity(

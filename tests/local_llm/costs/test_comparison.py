@@ -327,6 +327,26 @@ class TestCommands:
         # 5 million x 0.00035 = 1,750; running 1.5 x 0.2 x 730 + 100 = 319; 30,000 / 1,431
         assert found["break_even"][0]["months_to_pay_back"] == pytest.approx(30_000 / 1_431)
 
+    def test_more_queries_than_it_can_do_pay_nothing_back(self, capsys: pytest.CaptureFixture[str]) -> None:
+        # 2.5 requests/s are 6.57 million a month
+        found = self.json(
+            capsys, "breakeven", *self.H200, "--hosted", "gpt-6-luna", "--purchase-usd", "30000",
+            "--power-watts", "1000", "--electricity-usd-per-kwh", "0.2", "--queries-per-month", "6600000",
+            "--prefill-tokens-per-second", "20000", "--decode-tokens-per-second", "1000",
+        )  # fmt: skip
+        line = found["break_even"][0]
+        assert (line["pays_back"], line["months_to_pay_back"]) == ("beyond its capacity", None)
+
+    def test_where_nothing_was_accepted_there_is_no_price_of_it(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        path = tmp_path / "evaluations.json"
+        rows = [{"strategy": "base", "accepted_rate": 0, "run_id": "a"}]
+        rows.append({"strategy": "base", "where": "gpt-6-luna", "accepted_rate": 0.8, "run_id": "b"})
+        path.write_text(json.dumps(rows))
+        assert run(["cost", "breakeven", *self.H200, "--hosted", "gpt-6-luna", "--evidence", str(path)]) == 1
+        assert "no answer here was accepted" in capsys.readouterr().err
+
     def test_the_plot_is_drawn(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         path = tmp_path / "plot.svg"
         rates = ("--prefill-tokens-per-second", "20000", "--decode-tokens-per-second", "1000")
