@@ -8,7 +8,7 @@ from local_llm.hardware import this_hardware
 from local_llm.identifiers import new_id, now
 from local_llm.state import LedgerEntry, State
 
-LedgerKind = Literal["training", "ingestion", "answers", "ranking"]
+LedgerKind = Literal["training", "ingestion", "answers", "ranking", "evaluation"]
 
 
 def record(state: State, project_id: str, kind: LedgerKind, facts: dict[str, Any]) -> str:
@@ -26,6 +26,17 @@ def record(state: State, project_id: str, kind: LedgerKind, facts: dict[str, Any
             )
         )
     return identifier
+
+
+def entries(state: State, project_id: str, kind: LedgerKind, *, since: int = 0) -> list[LedgerEntry]:
+    """Those written at `since` (seconds since 1970) or later, the newest first."""
+    with state.reading() as session:
+        query = (
+            select(LedgerEntry)
+            .where(LedgerEntry.project_id == project_id, LedgerEntry.kind == kind, LedgerEntry.created_at >= since)
+            .order_by(LedgerEntry.created_at.desc(), LedgerEntry.id)
+        )
+        return list(session.scalars(query))
 
 
 def latest(state: State, project_id: str, kind: LedgerKind) -> LedgerEntry | None:

@@ -1,0 +1,82 @@
+"""Latencies out of evaluations: the one place that knows how the ledger keeps them.
+
+Read of an entry of kind `evaluation`:
+
+    facts["profiles"][NAME]["strategy"]              base, fine_tuned, rag or hybrid
+    facts["profiles"][NAME]["total_seconds"]["p95"]  from question to whole answer
+    facts["profiles"][NAME]["collection"]            optional: where it retrieved from
+    facts["questions"]                               optional: how many were asked, a number or a list
+    hardware["device"], hardware["name"]             `cuda` for a GPU
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from local_llm.profiles import Strategy
+from local_llm.state import LedgerEntry
+
+# Below it the p95 is the slowest answer: 1 / (1 - 0.95).
+PERCENTILE_NEEDS = 20
+GPU = "cuda"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """`questions` None: the entry does not say how many were asked."""
+
+    profile: str
+    strategy: Strategy
+    p95_milliseconds: float
+    questions: int | None
+    device: str
+    hardware: str
+    collection: str | None
+    entry: str
+
+    def __str__(self) -> str:
+        asked = "" if self.questions is None else f" over {self.questions:,} question{'s'[: self.questions != 1]}"
+        return f"{self.profile} ({self.strategy}) took {self.p95_milliseconds:,.0f} ms at p95{asked} on {self.hardware}"
+
+    @property
+    def is_of_gpu(self) -> bool:
+        return self.device == GPU
+
+    @property
+    def is_enough(self) -> bool:
+        return self.questions is None or self.questions >= PERCENTILE_NEEDS
+
+    def is_quicker_in_the_same_entry(self, other: "Latency") -> bool:
+        return self.entry == other.entry and self.p95_milliseconds < other.p95_milliseconds
+
+
+def latencies_of(entry: LedgerEntry) -> Iterator[Latency]:
+    """What an evaluation says of latency; entries and profiles of another shape say nothing."""
+    profiles = entry.facts.get("profiles")
+    for name, found in profiles.items() if isinstance(profiles, dict) else ():
+        p95 = _p95(found)
+        if p95 is not None:
+            yield Latency(
+                profile=name,
+                strategy=found["strategy"],
+                p95_milliseconds=round(p95 * 1000, 1),
+                questions=_count(found.get("questions", entry.facts.get("questions"))),
+                device=str(entry.hardware.get("device")),
+                hardware=str(entry.hardware.get("name")),
+                collection=found.get("collection"),
+                entry=entry.id,
+            )
+
+
+def _p95(profile: Any) -> float | None:
+    if not isinstance(profile, dict) or not isinstance(profile.get("strategy"), str):
+        return None
+    total = profile.get("total_seconds")
+    p95 = total.get("p95") if isinstance(total, dict) else None
+    return float(p95) if isinstance(p95, int | float) else None
+
+
+def _count(questions: Any) -> int | None:
+    if isinstance(questions, list | dict):
+        return len(questions)
+    return questions if isinstance(questions, int) else None
