@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from local_llm.cli.context import AsJson, CommandContext
@@ -82,7 +81,7 @@ def decide(
     plot: Annotated[Path | None, typer.Option(help="Draw the tree into this file, .svg or .png.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune, RAG, or both: five questions, answered by you or by what was measured here, and what would flip it.
+    """Fine-tune, RAG, or both: five questions, answered by you or by what was measured, and what would flip it.
 
     What is neither told nor measured is asked, if a person sits at the terminal.
     """
@@ -105,13 +104,13 @@ def decide(
         "gpu": gpu,
         "collection": collection,
     }
-    made = _decided(context.obj, read_told(file, said))
+    made = _decided(context, read_told(file, said))
     if plot is not None:
         _draw(made, plot)
     _show(made, as_json=as_json)
 
 
-def _decided(box: CommandContext, told: Told) -> "Report":
+def _decided(context: typer.Context, told: Told) -> "Report":
     from local_llm.decision import evidence
     from local_llm.decision.gates import gates
     from local_llm.decision.report import report
@@ -119,11 +118,12 @@ def _decided(box: CommandContext, told: Told) -> "Report":
     from local_llm.hardware import gpu_name
     from local_llm.identifiers import now
 
+    box: CommandContext = context.obj
     place = evidence.Box(box.settings, box.state, box.caller, told.collection, now(), gpu=told.gpu is not False)
     found = evidence.collect(place)
     settled = settle(told, found)
     if settled.missing:
-        settled = settle(_asked(told, settled.missing, found), found)
+        settled = settle(_asked(context, told, settled.missing, found), found)
     return report(
         settled.answers(),
         gates=gates(
@@ -140,22 +140,25 @@ def _decided(box: CommandContext, told: Told) -> "Report":
     )
 
 
-def _asked(told: Told, missing: tuple[Question, ...], found: tuple["Evidence", ...]) -> Told:
-    """With what a person answers. Raises: click.UsageError where nobody sits there."""
+def _asked(
+    context: typer.Context, told: Told, missing: tuple[Question, ...], found: tuple["Evidence", ...]
+) -> Told:
+    """With what a person answers. Raises: typer.BadParameter where nobody sits there."""
     why = {one.question: one.figure for one in found}
     if not sys.stdin.isatty():
         lines = [_unanswered(question, why.get(question)) for question in missing]
-        raise click.UsageError("\n".join(["these questions were neither answered nor measured:", *lines]))
+        raise typer.BadParameter(
+            "\n".join(["these questions were neither answered nor measured:", *lines]), ctx=context
+        )
     answers: dict[str, Any] = {}
     for question in missing:
         if question in why:
             talk(f"({why[question]})")
         if question == "examples":
-            wanted = click.IntRange(min=0)
-            answers[question] = typer.prompt("How many good examples are there?", type=wanted, err=True)
+            answers[question] = typer.prompt("How many good examples are there?", type=int, err=True)
         else:
             answers[question] = typer.confirm(ASKED[question], err=True)
-    return told.model_copy(update=answers)
+    return read_told(None, told.model_dump() | answers)
 
 
 def _unanswered(question: Question, why: str | None) -> str:

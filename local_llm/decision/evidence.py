@@ -97,8 +97,8 @@ def changes_evidence(box: Box) -> Evidence:
     watched = min((box.at - oldest.created_at) / DAY_SECONDS, WINDOW_DAYS)
     if watched < WATCHED_DAYS:
         return _unknown_changes(
-            f"{collection.name} was first filled {_days(watched)} ago: it takes {WATCHED_DAYS} days to see how often "
-            "it changes",
+            f"{collection.name} was first filled {_days(watched)} ago: how often it changes shows after "
+            f"{WATCHED_DAYS} days",
             "--changes or --no-changes",
         )
     days = {
@@ -109,7 +109,7 @@ def changes_evidence(box: Box) -> Evidence:
 
 
 def latency_evidence(box: Box) -> Evidence:
-    """The p95 of answers with retrieval, of the newest evaluation on a GPU; its quickest profile if it has several."""
+    """The p95 of answers with retrieval, by the newest evaluation on a GPU."""
     found = [one for one in _latencies(box) if one.strategy == "rag"]
     usable = [one for one in gpu_latencies(box) if one.strategy == "rag"]
     if usable:

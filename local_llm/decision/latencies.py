@@ -35,8 +35,10 @@ class Latency:
     entry: str
 
     def __str__(self) -> str:
-        asked = "" if self.questions is None else f" over {self.questions:,} question{'s'[: self.questions != 1]}"
-        return f"{self.profile} ({self.strategy}) took {self.p95_milliseconds:,.0f} ms at p95{asked} on {self.hardware}"
+        plural = "" if self.questions == 1 else "s"
+        asked = "" if self.questions is None else f" over {self.questions:,} question{plural}"
+        milliseconds = f"{self.p95_milliseconds:,.0f} ms at p95{asked}"
+        return f"{self.profile} ({self.strategy}) took {milliseconds} on {self.hardware}"
 
     @property
     def is_of_gpu(self) -> bool:

@@ -87,18 +87,15 @@ def _tuning(strategy: Strategy, name: str) -> list[NextStep]:
                 "examples with the passages that the model will be shown: tuned without, hybrid can lose to rag",
             )
         )
-    retrieving = ("--collection", name) if strategy == "hybrid" else ()
+    profile = ["profiles", "set", _profile(name, strategy), "--strategy", strategy, "--model", TRAINED]
+    if strategy == "hybrid":
+        profile += ["--collection", name]
     return [
         *steps,
         NextStep(_line("train", "preview", examples), "what is trained, token by token"),
         NextStep(_line("train", "estimate", examples), "steps, memory, hours and cost"),
         NextStep(_line("train", "adapter", examples, "--suffix", name), "prints the name of the tuned model"),
-        NextStep(
-            _line(
-                "profiles", "set", _profile(name, strategy), "--strategy", strategy, "--model", TRAINED, *retrieving
-            ),
-            f"with that name in place of {TRAINED}",
-        ),
+        NextStep(_line(*profile), f"with that name in place of {TRAINED}"),
     ]
 
 

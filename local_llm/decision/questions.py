@@ -100,5 +100,11 @@ def plain(
     behaviour: bool = False,
 ) -> Answers:
     """Answers that were told."""
-    five = (examples, changes, citations, low_latency, both_affordable)
-    return Answers(*(Answer(yes) for yes in five), behaviour=Answer(True, "input") if behaviour else NOT_NAMED)
+    return Answers(
+        examples=Answer(examples),
+        changes=Answer(changes),
+        citations=Answer(citations),
+        low_latency=Answer(low_latency),
+        both_affordable=Answer(both_affordable),
+        behaviour=Answer(True, "input", "told") if behaviour else NOT_NAMED,
+    )

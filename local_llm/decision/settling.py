@@ -27,7 +27,7 @@ class Settled:
 
     def answers(self) -> Answers:
         """Call it when nothing is missing."""
-        return Answers(**self.known)
+        return Answers(**{str(question): answer for question, answer in self.known.items()})
 
 
 def settle(told: Told, evidence: Sequence[Evidence]) -> Settled:
@@ -62,7 +62,7 @@ def _said(told: Told, question: Question) -> bool | None:
 
 
 def _as_told(told: Told, question: Question) -> str:
-    return f"{told.examples:,} examples, as told" if question == "examples" else "told"
+    return f"{told.examples:,} examples" if question == "examples" else "told"
 
 
 def _by_needs(told: Told, question: Question) -> Answer | None:

@@ -63,6 +63,6 @@ def _contradictions(report: Report) -> Iterator[str]:
 
 
 def _next(report: Report) -> Iterator[str]:
-    width = max(len(step.command) for step in report.next_steps)
-    for number, step in enumerate(report.next_steps, 1):
-        yield f"{number:2}. {step.command:{width}}  # {step.why}"
+    for step in report.next_steps:
+        yield f"# {step.why}"
+        yield step.command
