@@ -14,36 +14,41 @@ if TYPE_CHECKING:
 Place = tuple[float, float]
 
 TAKEN, PASSED = "#0b5fa5", "#8a8a8a"  # apart for the colour-blind, too, and in print by their weight
-WIDTH, HEIGHT = 10.0, 8.0
-NODES: dict[Node, Place] = {"examples": (3.2, 7.0), "tuning": (3.2, 4.6), "both_affordable": (3.2, 2.2)}
+WIDTH, HEIGHT = 8.0, 7.2
+NODES: dict[Node, Place] = {"examples": (2.4, 6.6), "tuning": (2.4, 4.4), "both_affordable": (2.4, 2.0)}
 # Where each answer leads, whether to a leaf or to the next node.
 TARGETS: dict[tuple[Node, bool], Place] = {
-    ("examples", False): (8.4, 7.0),
+    ("examples", False): (6.8, 6.6),
     ("examples", True): NODES["tuning"],
-    ("tuning", True): (8.4, 4.6),
+    ("tuning", True): (6.8, 4.4),
     ("tuning", False): NODES["both_affordable"],
-    ("both_affordable", True): (8.4, 2.2),
-    ("both_affordable", False): (3.2, 0.3),
+    ("both_affordable", True): (6.8, 2.0),
+    ("both_affordable", False): (2.4, 0.3),
 }
 QUESTION_CHARACTERS = 40
+# From a box's middle to its edge, in units of the axes: arrows end there.
+HALF_LINE, HALF_CHARACTER, PADDING = 0.1, 0.045, 0.16
 
 
 def draw(decision: Decision) -> "Figure":
     """Equal decisions give equal figures."""
-    figure = new_figure(9.0, 6.5)
+    figure = new_figure(8.0, 6.0)
     axes = figure.add_subplot()
     axes.set_axis_off()
     axes.set_xlim(0, WIDTH)
-    axes.set_ylim(-0.3, HEIGHT)
+    axes.set_ylim(0, HEIGHT)
     axes.set_title(f"strategy: {decision.strategy}", color=TAKEN, fontweight="bold")
     taken = {step.node: step for step in decision.path}
+    texts = {place: _at_node(node, taken.get(node)) for node, place in NODES.items()}
+    texts |= {TARGETS[leaf]: strategy for leaf, strategy in LEAVES.items()}
     for (node, yes), target in TARGETS.items():
-        _arrow(axes, NODES[node], target, yes_no(yes), taken=node in taken and taken[node].yes == yes)
+        emphasised = node in taken and taken[node].yes == yes
+        _arrow(axes, NODES[node], target, yes_no(yes), into=texts[target], taken=emphasised)
     for node, place in NODES.items():
-        _box(axes, place, _at_node(node, taken.get(node)), taken=node in taken)
+        _box(axes, place, texts[place], taken=node in taken)
     last = decision.path[-1]
-    for leaf, strategy in LEAVES.items():
-        _box(axes, TARGETS[leaf], strategy, taken=leaf == (last.node, last.yes), leaf=True)
+    for leaf in LEAVES:
+        _box(axes, TARGETS[leaf], texts[TARGETS[leaf]], taken=leaf == (last.node, last.yes), leaf=True)
     return figure
 
 
@@ -73,11 +78,16 @@ def _box(axes: "Axes", place: Place, text: str, *, taken: bool, leaf: bool = Fal
     axes.text(*place, text, ha="center", va="center", color=ink, fontweight=weight, bbox=shape, zorder=3)
 
 
-def _arrow(axes: "Axes", start: Place, end: Place, label: str, *, taken: bool) -> None:
-    """Drawn from middle to edge: boxes lie over it, and the head stops before the target's."""
+def _arrow(axes: "Axes", start: Place, end: Place, label: str, *, into: str, taken: bool) -> None:
+    """From the middle of one box, which lies over it, to the edge of the other, which holds the text `into`."""
     colour = TAKEN if taken else PASSED
     down = start[0] == end[0]
-    tip = (end[0], end[1] + 0.75) if down else (end[0] - 0.9, end[1])
+    if down:
+        tip = (end[0], end[1] + HALF_LINE * len(into.splitlines()) + PADDING)
+        beside = (tip[0] + 0.12, tip[1] + 0.25)
+    else:
+        tip = (end[0] - HALF_CHARACTER * len(into) - PADDING, end[1])
+        beside = (tip[0] - 0.6, tip[1] + 0.12)
     style: dict[str, Any] = {
         "arrowstyle": "-|>",
         "color": colour,
@@ -86,5 +96,4 @@ def _arrow(axes: "Axes", start: Place, end: Place, label: str, *, taken: bool) -
         "shrinkB": 0,
     }
     axes.annotate("", xy=tip, xytext=start, arrowprops=style, zorder=1)
-    beside = (start[0] + 0.15, tip[1] + 0.2) if down else (tip[0] - 0.5, tip[1] + 0.15)
     axes.text(*beside, label, color=colour, fontweight="bold" if taken else "normal", zorder=2)

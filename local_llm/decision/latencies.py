@@ -5,7 +5,9 @@ Read of an entry of kind `evaluation`:
     facts["profiles"][NAME]["strategy"]              base, fine_tuned, rag or hybrid
     facts["profiles"][NAME]["total_seconds"]["p95"]  from question to whole answer
     facts["profiles"][NAME]["collection"]            optional: where it retrieved from
-    facts["questions"]                               optional: how many were asked, a number or a list
+    facts["profiles"][NAME]["questions"]             optional: how many were asked; else facts["questions"], a
+                                                     number or a list
+    facts["profiles"][NAME]["failed"]                optional: how many of them got no answer
     hardware["device"], hardware["name"]             `cuda` for a GPU
 """
 
@@ -23,7 +25,7 @@ GPU = "cuda"
 
 @dataclass(frozen=True)
 class Latency:
-    """`questions` None: the entry does not say how many were asked."""
+    """`questions`: those that got an answer; None: the entry does not say how many were asked."""
 
     profile: str
     strategy: Strategy
@@ -62,7 +64,7 @@ def latencies_of(entry: LedgerEntry) -> Iterator[Latency]:
                 profile=name,
                 strategy=found["strategy"],
                 p95_milliseconds=round(p95 * 1000, 1),
-                questions=_count(found.get("questions", entry.facts.get("questions"))),
+                questions=_answered(found, entry.facts),
                 device=str(entry.hardware.get("device")),
                 hardware=str(entry.hardware.get("name")),
                 collection=found.get("collection"),
@@ -78,7 +80,9 @@ def _p95(profile: Any) -> float | None:
     return float(p95) if isinstance(p95, int | float) else None
 
 
-def _count(questions: Any) -> int | None:
-    if isinstance(questions, list | dict):
-        return len(questions)
-    return questions if isinstance(questions, int) else None
+def _answered(profile: dict[str, Any], facts: dict[str, Any]) -> int | None:
+    asked = profile.get("questions", facts.get("questions"))
+    if isinstance(asked, list | dict):
+        asked = len(asked)
+    failed = profile.get("failed", 0)
+    return asked - failed if isinstance(asked, int) and isinstance(failed, int) else None

@@ -83,7 +83,7 @@ def _tuning(strategy: Strategy, name: str) -> list[NextStep]:
     if strategy == "hybrid":
         steps.append(
             NextStep(
-                _line("train", "dataset", "raft", name, QUESTIONS, WITH_PASSAGES),
+                _line("train", "dataset", "raft", QUESTIONS, "--collection", name, "--out", WITH_PASSAGES),
                 "examples with the passages that the model will be shown: tuned without, hybrid can lose to rag",
             )
         )

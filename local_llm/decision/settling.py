@@ -67,7 +67,7 @@ def _as_told(told: Told, question: Question) -> str:
 
 def _by_needs(told: Told, question: Question) -> Answer | None:
     named = [words for name, (answers, words) in NEEDS.items() if answers == question and getattr(told, name)]
-    return Answer(True, "input", " and ".join(named)) if named else None
+    return Answer(True, "input", f"counts as yes: {' and '.join(named)}") if named else None
 
 
 def _contradictions(told: Told, measured: Mapping[Question, Evidence]) -> tuple[Contradiction, ...]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from local_llm.decision.evidence import Evidence
-from local_llm.decision.questions import ASKED
+from local_llm.decision.flips import Flip
+from local_llm.decision.questions import ASKED, NOT_NAMED
 from local_llm.decision.report import Report
 from local_llm.decision.tree import Step
 
@@ -16,7 +17,7 @@ def as_text(report: Report) -> str:
         _part("conflict", list(_conflict(report))),
         _part("measured", [_evidence(one) for one in report.evidence]),
         _part("told, though measured otherwise", list(_contradictions(report))),
-        _part("what would flip it", [str(flip) for flip in report.flips]),
+        _part("what would flip it", [_flip(flip, report) for flip in report.flips]),
         _part("next", list(_next(report))),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
@@ -60,6 +61,13 @@ def _evidence(one: Evidence) -> str:
 def _contradictions(report: Report) -> Iterator[str]:
     for one in report.contradictions:
         yield f"{ASKED[one.question]} {yes_no(one.told)} was told and holds; measured: {one.figure}"
+
+
+def _flip(flip: Flip, report: Report) -> str:
+    """With what speaks against it now, where that is more than a word of the user's."""
+    now = [report.answers.to(question) for question, _ in flip.changed]
+    known = [answer.because for answer in now if answer.because not in ("told", NOT_NAMED.because)]
+    return f"{flip} (now: {'; '.join(known)})" if known else str(flip)
 
 
 def _next(report: Report) -> Iterator[str]:
