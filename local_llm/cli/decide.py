@@ -100,7 +100,7 @@ def decide(
         "terms_needed": terms_needed,
         "air_gapped": air_gapped,
         "residency": residency,
-        "hosted_regions": hosted_region or None,
+        "hosted_region": hosted_region or None,
         "gpu": gpu,
         "collection": collection,
     }
@@ -129,7 +129,7 @@ def _decided(context: typer.Context, told: Told) -> "Report":
         gates=gates(
             air_gapped=bool(told.air_gapped),
             residency=told.residency,
-            hosted_regions=tuple(told.hosted_regions),
+            hosted_regions=tuple(told.hosted_region),
             gpu=gpu_name() is not None if told.gpu is None else told.gpu,
             gpu_told=told.gpu is not None,
         ),

@@ -8,6 +8,7 @@ Read of an entry of kind `evaluation`:
     facts["profiles"][NAME]["questions"]             optional: how many were asked; else facts["questions"], a
                                                      number or a list
     facts["profiles"][NAME]["failed"]                optional: how many of them got no answer
+    facts["concurrency"]                             optional: how many questions were asked at once
     hardware["device"], hardware["name"]             `cuda` for a GPU
 """
 
@@ -34,12 +35,14 @@ class Latency:
     device: str
     hardware: str
     collection: str | None
+    concurrency: int | None
     entry: str
 
     def __str__(self) -> str:
         plural = "" if self.questions == 1 else "s"
         asked = "" if self.questions is None else f" over {self.questions:,} question{plural}"
-        milliseconds = f"{self.p95_milliseconds:,.0f} ms at p95{asked}"
+        at_once = "" if self.concurrency in (None, 1) else f", {self.concurrency} at once,"
+        milliseconds = f"{self.p95_milliseconds:,.0f} ms at p95{asked}{at_once}"
         return f"{self.profile} ({self.strategy}) took {milliseconds} on {self.hardware}"
 
     @property
@@ -68,6 +71,7 @@ def latencies_of(entry: LedgerEntry) -> Iterator[Latency]:
                 device=str(entry.hardware.get("device")),
                 hardware=str(entry.hardware.get("name")),
                 collection=found.get("collection"),
+                concurrency=entry.facts.get("concurrency"),
                 entry=entry.id,
             )
 

@@ -34,7 +34,7 @@ def next_steps(
         steps += _tuning(strategy, name)
     steps.append(_evaluating(strategy, name))
     if hosted:
-        steps.append(NextStep("local-llm cost compare", "what each choice costs here, beside the hosted price"))
+        steps.append(_comparing())
     return tuple(steps)
 
 
@@ -100,10 +100,16 @@ def _tuning(strategy: Strategy, name: str) -> list[NextStep]:
 
 
 def _evaluating(strategy: Strategy, name: str) -> NextStep:
-    profiles = [_profile(name, one) for one in dict.fromkeys(("rag", strategy))]
-    named = [part for profile in profiles for part in ("--profile", profile)]
+    profiles = ",".join(_profile(name, one) for one in dict.fromkeys(("rag", strategy)))
     why = "how good and how quick its answers are" if strategy == "rag" else "whether tuning beats retrieval alone"
-    return NextStep(_line("evaluate", QUESTIONS, *named), f"{why}, on your own questions")
+    return NextStep(_line("evaluate", QUESTIONS, "--profiles", profiles), f"{why}, on your own questions")
+
+
+def _comparing() -> NextStep:
+    return NextStep(
+        _line("cost", "compare", "--queries-per-month", "10000"),
+        "with your own number of questions: what each choice costs here, beside the hosted price",
+    )
 
 
 def _profile(name: str, strategy: str) -> str:

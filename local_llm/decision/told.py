@@ -33,7 +33,7 @@ class Told(BaseModel):
 
     air_gapped: bool | None = None
     residency: str | None = Field(None, min_length=1)
-    hosted_regions: list[str] = Field(default_factory=list)
+    hosted_region: list[str] = Field(default_factory=list)
     gpu: bool | None = None
     collection: str | None = None
 

@@ -96,7 +96,7 @@ def _conflict(answers: Answers) -> str | None:
     if not (answers.low_latency.yes and retrieval):
         return None
     reasons = " and ".join(SAID[question, True] for question in retrieval)
-    return f"{SAID['low_latency', True]} asks for a model without retrieval, {reasons} for retrieval"
+    return f"{SAID['low_latency', True]} asks for a model without retrieval; {reasons} for one with it"
 
 
 def _for_retrieval(answers: Answers) -> list[Question]:

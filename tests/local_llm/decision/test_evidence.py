@@ -181,6 +181,11 @@ def test_rag_on_a_gpu_is_judged_by_its_p95(box: Box, write: Write, p95: float, s
     assert f"{p95 * 1000:,.0f} ms at p95 over 40 questions on NVIDIA H100" in found.figure
 
 
+def test_what_was_asked_at_once_is_told(box: Box, write: Write) -> None:
+    write("evaluation", evaluation(p95=0.3) | {"concurrency": 4})
+    assert "300 ms at p95 over 40 questions, 4 at once, on NVIDIA H100" in latency_evidence(box).figure
+
+
 def test_a_processors_figure_decides_nothing(box: Box, write: Write) -> None:
     write("evaluation", evaluation(p95=9.0), CPU)
     found = latency_evidence(box)
