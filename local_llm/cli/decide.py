@@ -10,6 +10,7 @@ from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.output import emit, talk
 from local_llm.decision.questions import ASKED, ENOUGH_EXAMPLES, FIVE, Question
 from local_llm.decision.told import Told, read_told
+from local_llm.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from local_llm.decision.evidence import Evidence
@@ -170,7 +171,10 @@ def _draw(made: "Report", plot: Path) -> None:
     from local_llm.decision.drawing import draw
     from local_llm.plots import save
 
-    save(draw(made.decision), plot)
+    try:
+        save(draw(made.decision), plot)
+    except OSError as error:
+        raise InvalidInputError(f"{plot} cannot be written: {error.strerror}", hint="give another --plot") from None
     talk(f"drawn: {plot}")
 
 

@@ -28,7 +28,8 @@ WINDOW_DAYS = 84
 
 @dataclass(frozen=True)
 class Evidence:
-    """`answer` None: nothing here decides the question; `figure` then says why, and `mend` what to run or set.
+    """`answer` None: nothing here decides the question; `figure` then says why. `mend`: what to run or set so that
+    it is decided, or decided otherwise.
 
     `measured` is in `unit`, as is the threshold. `entry`: the id of what it was read from.
     """
@@ -158,6 +159,7 @@ def _latency(found: Latency) -> Evidence:
         measured=found.p95_milliseconds,
         entry=found.entry,
         hardware=found.hardware,
+        mend="--no-low-latency, if nobody waits for these answers" if slow else None,
     )
 
 

@@ -55,7 +55,8 @@ def _evidence(one: Evidence) -> str:
     if one.answer is None:
         return f"{ASKED[one.question]} not measured: {one.figure}. Set or run: {one.mend}"
     entry = f" [{one.entry}]" if one.entry else ""
-    return f"{ASKED[one.question]} {yes_no(one.answer)}: {one.figure}{entry}"
+    otherwise = f". Set: {one.mend}" if one.mend else ""
+    return f"{ASKED[one.question]} {yes_no(one.answer)}: {one.figure}{entry}{otherwise}"
 
 
 def _contradictions(report: Report) -> Iterator[str]:

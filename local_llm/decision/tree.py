@@ -12,7 +12,7 @@ retrieval, they are what tuning is for. Source: the article this product follows
 from dataclasses import dataclass
 from typing import Literal
 
-from local_llm.decision.questions import SAID, Answer, Answers, Question
+from local_llm.decision.questions import QUICK_MILLISECONDS, SAID, Answer, Answers, Question
 from local_llm.profiles import Strategy
 
 Node = Literal["examples", "tuning", "both_affordable"]
@@ -96,7 +96,10 @@ def _conflict(answers: Answers) -> str | None:
     if not (answers.low_latency.yes and retrieval):
         return None
     reasons = " and ".join(SAID[question, True] for question in retrieval)
-    return f"{SAID['low_latency', True]} asks for a model without retrieval; {reasons} for one with it"
+    quick = SAID["low_latency", True]
+    if answers.low_latency.source == "measured":  # nobody said that it is needed
+        quick = f"retrieval that takes more than {QUICK_MILLISECONDS} ms"
+    return f"{quick} asks for a model without retrieval; {reasons} for one with it"
 
 
 def _for_retrieval(answers: Answers) -> list[Question]:

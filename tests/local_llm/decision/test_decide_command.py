@@ -206,6 +206,7 @@ def test_the_ledger_answers_and_shows_its_figure(decide, evaluated) -> None:
     assert "820 ms at p95 over 50 questions on NVIDIA H100" in done["answers"]["low_latency"]["because"]
     assert done["evidence"][2]["threshold"] == 500
     text = decide(*told).out
+    assert "Set: --no-low-latency, if nobody waits for these answers" in text
     assert "no need for very low latency: hybrid (now: help-rag (rag) took 820 ms at p95" in text
 
 
@@ -230,6 +231,15 @@ def test_a_conflict_is_told_with_the_milliseconds_that_were_measured(decide, eva
         "hybrid": 920,
     }
     assert "measured: help-hybrid (hybrid) took 920 ms at p95" in decide(*told).out
+
+
+def test_slow_retrieval_is_not_told_as_a_need_that_somebody_has(decide, evaluated) -> None:
+    evaluated(0.82)
+    told = ["--examples", "300", "--changes", "--no-citations", "--both-affordable", "--json"]
+    measured = decide(*told).json["conflict"]["reason"]
+    assert "retrieval that takes more than 500 ms" in measured
+    assert "need for very low latency" not in measured
+    assert "need for very low latency" in decide(*told, "--low-latency").json["conflict"]["reason"]
 
 
 def test_gates_come_first_and_a_vendor_that_is_ruled_out_is_not_compared(decide) -> None:
@@ -258,6 +268,9 @@ def test_a_drawing_of_another_format_is_refused(decide, tmp_path: Path) -> None:
     done = decide("--examples", "412", *ALL_NO, "--plot", str(tmp_path / "tree.pdf"))
     assert (done.code, done.out) == (1, "")
     assert "expected a name in .svg or .png" in done.err
+    nowhere = decide("--examples", "412", *ALL_NO, "--plot", str(tmp_path / "nowhere" / "tree.png"))
+    assert (nowhere.code, nowhere.out) == (1, "")
+    assert "tree.png cannot be written: No such file or directory" in nowhere.err
 
 
 def test_an_unknown_collection_is_told(decide) -> None:
