@@ -11,6 +11,8 @@ from local_llm.profiles import Strategy
 
 COLLECTION = "handbook"
 FOLDER, QUESTIONS, EXAMPLES, WITH_PASSAGES = "./documents", "questions.jsonl", "examples.jsonl", "raft.jsonl"
+# Others than those that it is evaluated with: what a model has seen it may know by heart.
+TO_LEARN_FROM = "training-questions.jsonl"
 TRAINED = "ft:NAME"
 
 
@@ -63,7 +65,7 @@ def _retrieval(name: str, *, made: bool) -> list[NextStep]:
 def _better_retrieval(name: str) -> list[NextStep]:
     return [
         NextStep(
-            _line("train", "retriever", name),
+            _line("train", "retriever", name, "--questions", TO_LEARN_FROM),
             "where the right documents are too often not among the first five",
         )
     ]
@@ -83,7 +85,7 @@ def _tuning(strategy: Strategy, name: str) -> list[NextStep]:
     if strategy == "hybrid":
         steps.append(
             NextStep(
-                _line("train", "dataset", "raft", QUESTIONS, "--collection", name, "--out", WITH_PASSAGES),
+                _line("train", "dataset", "raft", TO_LEARN_FROM, "--collection", name, "--out", WITH_PASSAGES),
                 "examples with the passages that the model will be shown: tuned without, hybrid can lose to rag",
             )
         )

@@ -301,6 +301,14 @@ def test_next_steps_begin_with_retrieval_and_end_with_measuring(strategy: Strate
     assert evaluation.split()[-1].split(",") == list(dict.fromkeys(["handbook-rag", mine]))
 
 
+def test_nothing_is_evaluated_with_the_questions_that_it_learned_from() -> None:
+    for strategy in STRATEGIES:
+        for command in commands_for(strategy):
+            learns = command.startswith(("local-llm train retriever", "local-llm train dataset raft"))
+            assert not (learns and " questions.jsonl" in command)
+            assert not (command.startswith("local-llm evaluate") and "training-questions.jsonl" in command)
+
+
 def test_without_examples_they_are_collected_first() -> None:
     collecting = "local-llm train dataset chats --out examples.jsonl"
     assert collecting in commands_for("rag", enough_examples=False)
