@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from local_llm import __version__
-from local_llm.cli import chats, cost, gc, index, keys, models, profiles, projects, serving, train
+from local_llm.cli import chats, cost, decide, gc, index, keys, models, profiles, projects, serving, train
 from local_llm.cli.context import CommandContext
 from local_llm.cli.output import talk
 from local_llm.errors import LocalLLMError
@@ -30,6 +30,7 @@ app.add_typer(projects.app, name="projects")
 app.command("gc")(gc.collect_garbage)
 app.command("serve")(serving.serve)
 app.command("ask")(serving.ask)
+app.command("decide")(decide.decide)
 app.command("doctor")(serving.doctor)
 
 
