@@ -1,15 +1,16 @@
 """The questions put to a server, so many at once, each answer timed and kept.
 
 Answers are streamed: the time to the first token is that of the first piece of text as it arrives here, the total
-that of the whole stream, both by this process's monotonic clock. Nothing is asked twice by itself: an answer that
-failed is told as failed, and asked again when the evaluation is made again.
+that of the whole stream, both by this process's monotonic clock. Before them one question goes out that is not
+counted: an adapter, an encoder or a connection that has to be made ready is so by then. Nothing is asked twice by
+itself: an answer that failed is told as failed, and asked again when the evaluation is made again.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from local_llm.errors import AuthenticationError, NotFoundError, UnavailableError
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 Report = Callable[[int, int, str], None]
 """Progress: report(done, total, note)."""
+
+
+WARM_UP = Question(id="warm-up", messages=({"role": "user", "content": "Hello."},))
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,17 @@ def ask_all(
     return asyncio.run(_ask_all(target, questions, asking, file, report)) if questions else []
 
 
+def ask_once(target: Target, question: Question, asking: Asking) -> Answer:
+    """One question, its answer kept nowhere. Raises: as ask_all."""
+
+    async def once() -> Answer:
+        assert target.endpoint is not None
+        async with open_client(target.endpoint, asking) as client:
+            return await ask(client, target, question, asking)
+
+    return asyncio.run(once())
+
+
 async def _ask_all(
     target: Target, questions: Sequence[Question], asking: Asking, file: AnswerFile, report: Report
 ) -> list[Answer]:
@@ -62,6 +77,7 @@ async def _ask_all(
 
     assert target.endpoint is not None
     async with open_client(target.endpoint, asking) as client:
+        await ask(client, target, WARM_UP, replace(asking, max_tokens=1))
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(asking.concurrency, len(questions))):

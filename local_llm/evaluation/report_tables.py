@@ -71,7 +71,7 @@ def speed(report: dict[str, Any]) -> Table:
     columns = ("model", *(f"{kind} {share}" for kind in ("TTFT", "total") for share in ("p50", "p95", "p99")))
     note = (
         f"Seconds, streamed, {report['concurrency']} questions at once, by the asker's clock; percentiles by "
-        f"{report['percentiles']}. TTFT: to the first piece of text."
+        f"{report['percentiles']}. TTFT: to the first piece of text. One question before them is not counted."
     )
     return Table("Speed", columns, tuple(rows), note)
 
