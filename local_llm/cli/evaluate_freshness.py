@@ -93,7 +93,7 @@ def freshness(
     if as_json:
         emit_json(told | {"profiles": facts})
         return
-    columns = ("model", "strategy", "before", "after", "outcome", "seconds", "work", "dollars")
+    columns = ("model", "strategy", "outcome", "seconds", "work", "dollars", "last answer")
     emit_table([_row(one) for one in found], columns, as_json=False, empty="")
 
 
@@ -180,12 +180,11 @@ def _row(one: Outcome) -> dict[str, Any]:
     return {
         "model": one.name,
         "strategy": one.strategy,
-        "before": _shortened(one.before),
-        "after": _shortened(after),
         "outcome": one.told,
         "seconds": "-" if one.seconds is None else f"{one.seconds:.2f}",
         "work": work or "-",
         "dollars": ("-" if one.seconds is None else UNPRICED) if not one.usd else dollars(one.usd),
+        "last answer": _shortened(after),
     }
 
 
