@@ -48,6 +48,11 @@ class Home:
         return self.root / "batches"
 
     @property
+    def evaluations(self) -> Path:
+        """Reports of evaluations, and the answers that were asked for."""
+        return self.root / "evaluations"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 
@@ -72,6 +77,7 @@ class Home:
             self.files,
             self.jobs,
             self.batches,
+            self.evaluations,
             self.logs,
             self.run,
         ):

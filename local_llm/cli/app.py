@@ -6,7 +6,20 @@ from typing import Annotated
 import typer
 
 from local_llm import __version__
-from local_llm.cli import chats, cost, decide, gc, index, keys, models, profiles, projects, serving, train
+from local_llm.cli import (
+    chats,
+    cost,
+    decide,
+    evaluate,
+    gc,
+    index,
+    keys,
+    models,
+    profiles,
+    projects,
+    serving,
+    train,
+)
 from local_llm.cli.context import CommandContext
 from local_llm.cli.output import talk
 from local_llm.errors import LocalLLMError
@@ -22,6 +35,7 @@ app = typer.Typer(
 app.add_typer(index.app, name="index")
 app.add_typer(models.app, name="models")
 app.add_typer(train.app, name="train")
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(profiles.app, name="profiles")
 app.add_typer(chats.app, name="chats")
 app.add_typer(cost.app, name="cost")
