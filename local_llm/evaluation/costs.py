@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from local_llm.cost import SECONDS_PER_HOUR
 from local_llm.costs.request import TokenPrices, hosted_usd
+from local_llm.costs.units import SECONDS_PER_HOUR
 from local_llm.evaluation.answers import Answer
 from local_llm.evaluation.targets import Target
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from local_llm.answer_measures import containment, without_markers
-from local_llm.cost import SECONDS_PER_HOUR
+from local_llm.costs.units import SECONDS_PER_HOUR
 from local_llm.errors import InvalidInputError, UnavailableError
 from local_llm.evaluation.answers import Answer
 from local_llm.evaluation.targets import Target
