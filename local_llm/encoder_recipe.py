@@ -52,9 +52,10 @@ def recipe_of(path: Path, precision: Precision = "float32") -> Recipe:
 
 
 def is_bge(path: Path) -> bool:
-    """Whether the encoder is of the BGE family, or was trained here from one that is."""
-    base = _read_if_there(path / TRAINING).get("base", {}).get("name", "")
-    return "bge" in f"{_names(path)} {base}".lower()
+    """Whether the encoder is of the BGE family: one that was trained here if its base is, else by its name."""
+    if (path / TRAINING).exists():
+        return bool(read_json(path / TRAINING)["base"]["bge"])
+    return "bge" in _names(path)
 
 
 def fingerprint_of(path: Path, precision: Precision = "float32") -> str:

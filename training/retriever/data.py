@@ -118,7 +118,7 @@ def _refuse_too_little(data: Data) -> None:
 
 
 def _questions(path: Path, present: set[str]) -> tuple[list[Question], int]:
-    """Those with a document that is present, and how many have none. One that stands there again is one question."""
+    """Those with a document that is present, and how many have none. Equal ones are one question."""
     found: dict[str, Question] = {}
     empty = 0
     for row in _rows(path) if path.exists() else ():
