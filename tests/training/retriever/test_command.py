@@ -56,7 +56,7 @@ def collection(settings: Settings, state: State, admin: Caller, bge_source: Path
     ModelStore(settings.place.ensure().models).import_folder(bge_source, name=BGE)
     with open_index(settings, state) as index:
         index.create(admin, COLLECTION)
-        index.put(admin, COLLECTION, [Record(one.document, one.text) for one in passages()[::2]])
+        index.put(admin, COLLECTION, [Record(one.document, one.text) for one in passages()[1::2]])
     return COLLECTION
 
 
