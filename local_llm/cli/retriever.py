@@ -71,6 +71,7 @@ def retriever(
 
     Control-C ends it; --resume goes on.
     """
+    from training.failures import StoppedError
     from training.retriever.settings import RetrieverSettings
 
     box: CommandContext = context.obj
@@ -99,10 +100,15 @@ def retriever(
         )
         folder = _begin(box, collection, questions, synthesise, name, settings)
     else:
-        folder = _find(box, resume)
+        folder = _find(box, resume, name)
     talk(f"{folder.name}: Control-C ends it; go on with: local-llm train retriever --resume {folder.name}")
-    with exclusive_lock(folder / "run.lock", f"the run {folder.name}"):
-        result = _carry_out(box, folder)
+    try:
+        with exclusive_lock(folder / "run.lock", f"the run {folder.name}"):
+            result = _carry_out(box, folder)
+    except KeyboardInterrupt:
+        raise StoppedError(
+            f"{folder.name} was ended", hint=f"local-llm train retriever --resume {folder.name}"
+        ) from None
     emit(result, _text(result), as_json=as_json)
 
 
@@ -118,6 +124,7 @@ def _begin(
     from index.access import open_index
     from index.interface import EXTERNAL
     from local_llm.questions import read_questions
+    from training.retriever.data import refuse_few
 
     with open_index(box.settings, box.state) as index:
         info = index.get(box.caller, collection)
@@ -127,7 +134,9 @@ def _begin(
                 hint="a collection with an encoder: local-llm index create NAME",
             )
         if questions is not None:
-            read_questions(questions, index.documents(box.caller, collection))
+            asked = read_questions(questions, index.documents(box.caller, collection)).asked
+            if not synthesise:
+                refuse_few(len(asked), settings)
     chosen = _name(box, name, info.encoder, info.name)
     folder = box.settings.place.ensure().retrievers / new_ordered_id("ret-")
     folder.mkdir(mode=0o700)
@@ -163,6 +172,7 @@ def _carry_out(box: CommandContext, folder: Path) -> dict[str, Any]:
             _record(box, request, outcome, published=False)
         raise
     write_json(published, {"name": request.name})
+    shutil.rmtree(outcome.model, ignore_errors=True)  # the store has it
     _record(box, request, outcome, published=True)
     return {
         "encoder": request.name,
@@ -210,10 +220,13 @@ def _name(box: CommandContext, given: str | None, encoder: str, collection: str)
     return given
 
 
-def _find(box: CommandContext, run: str) -> Path:
+def _find(box: CommandContext, run: str, name: str | None) -> Path:
+    """The run's folder. A `name` takes the place of the one that it was to publish under."""
     folder = box.settings.place.retrievers / run
     if not is_name(run) or not (folder / REQUEST).exists():
         raise NotFoundError(f"there is no run {run!r} to go on with", hint=f"ls {box.settings.place.retrievers}")
+    if name is not None:
+        write_json(folder / REQUEST, {**read_json(folder / REQUEST), "name": _name(box, name, "", "")})
     return folder
 
 

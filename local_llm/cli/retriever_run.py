@@ -49,11 +49,10 @@ def gather(box: CommandContext, folder: Path, request: "Request") -> None:
 def train(box: CommandContext, folder: Path) -> "Outcome":
     """In one process of its own, which ends with this one and leaves what a next attempt goes on from.
 
-    Raises: StoppedError after Control-C; whatever ended the training, in our words.
+    Raises: LocalLLMError for whatever ended the training.
     """
     from local_llm.device import training_device, training_environment
     from local_llm.processes import end_leftovers, start_child, stop_child
-    from training.failures import StoppedError
     from training.retriever.child import failure_of
     from training.retriever.run import outcome_of
 
@@ -61,35 +60,30 @@ def train(box: CommandContext, folder: Path) -> "Outcome":
     command = [sys.executable, "-m", "training", *options, "retriever", str(folder)]
     records = folder / "processes"
     end_leftovers(records)
-    try:
-        with (
-            training_device(box.settings, folder.name, talk=talk) as descriptors,
-            progress_bar("training the retriever") as report,
-            (folder / LOG).open("ab") as log,
-        ):
-            child = start_child(
-                CHILD,
-                command,
-                environment={
-                    **offline.environment(),
-                    **training_environment(box.settings),
-                    "LOCAL_LLM_HOME": str(box.settings.home),
-                },
-                log=log,
-                records=records,
-                pass_fds=descriptors,
-            )
-            try:
-                while child.poll() is None:
-                    _look(folder, report)
-                    time.sleep(POLL_SECONDS)
-            finally:
-                stop_child(child, grace_seconds=SHUTDOWN_SECONDS)
-                (records / f"{CHILD}.process.json").unlink(missing_ok=True)
-    except KeyboardInterrupt:
-        raise StoppedError(
-            f"{folder.name} was ended", hint=f"local-llm train retriever --resume {folder.name}"
-        ) from None
+    with (
+        training_device(box.settings, folder.name, talk=talk) as descriptors,
+        progress_bar("training the retriever") as report,
+        (folder / LOG).open("ab") as log,
+    ):
+        child = start_child(
+            CHILD,
+            command,
+            environment={
+                **offline.environment(),
+                **training_environment(box.settings),
+                "LOCAL_LLM_HOME": str(box.settings.home),
+            },
+            log=log,
+            records=records,
+            pass_fds=descriptors,
+        )
+        try:
+            while child.poll() is None:
+                _look(folder, report)
+                time.sleep(POLL_SECONDS)
+        finally:
+            stop_child(child, grace_seconds=SHUTDOWN_SECONDS)
+            (records / f"{CHILD}.process.json").unlink(missing_ok=True)
     outcome = outcome_of(folder)
     if outcome is not None:
         return outcome

@@ -30,6 +30,7 @@ from training.retriever.split import Split, split, split_from_json
 
 MODEL = "model"
 OUTCOME = "outcome.json"
+PASSAGE_VECTORS, QUESTION_VECTORS = "passages.npy", "questions.npy"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class _Run:
         report.write(self.folder, facts, dev, trained["losses"])
         write_json(self.folder / OUTCOME, facts)
         discard(self.folder)
+        for name in (PASSAGE_VECTORS, QUESTION_VECTORS):
+            (self.folder / name).unlink(missing_ok=True)
         done = outcome_of(self.folder)
         assert done is not None
         return done
@@ -124,7 +127,7 @@ class _Run:
         texts = [one.text for one in self.data.passages]
         vectors = encoder.documents(texts, self._report("encoding passages"))
         queries = encoder.queries([one.text for one in self.data.questions], self._report("encoding questions"))
-        for name, array in (("passages.npy", vectors), ("queries.npy", queries)):
+        for name, array in ((PASSAGE_VECTORS, vectors), (QUESTION_VECTORS, queries)):
             with staged_file(self.folder / name) as handle:
                 np.save(handle, array)
         counts = np.array(encoder.count_tokens(texts, encoder.recipe.document_prompt))
@@ -142,7 +145,7 @@ class _Run:
         }
 
     def _mine(self, sides: Split) -> Mined:
-        vectors, queries = (np.load(self.folder / name) for name in ("passages.npy", "queries.npy"))
+        vectors, queries = (np.load(self.folder / name) for name in (PASSAGE_VECTORS, QUESTION_VECTORS))
         miner = Miner(self.data.passages, self.data.questions, vectors, queries, self.data.settings)
         return miner.mine(sides.train, self._report("mining"))
 

@@ -234,6 +234,7 @@ def test_the_served_model_writes_questions_where_there_are_none(
             "batch_size is 1; expected 2 to 4096; m",
         ),
         ((COLLECTION, "--synthesise", "5", "--name", BGE), "already there"),
+        ((COLLECTION, "--questions", "FEW"), "there are 1 questions; expected 100 or more"),
         (("nowhere", "--synthesise", "5"), "there is no collection 'nowhere'"),
         (("--resume", "ret-none"), "there is no run 'ret-none'"),
     ],
@@ -241,10 +242,13 @@ def test_the_served_model_writes_questions_where_there_are_none(
 def test_what_cannot_be_done_is_told_before_anything_is_written(
     settings: Settings,
     collection: str,
+    tmp_path: Path,
     arguments: tuple[str, ...],
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(["train", "retriever", *arguments]) == 1
+    few = tmp_path / "few.jsonl"
+    few.write_text('{"question": "what of birch", "documents": ["d1"]}')
+    assert run(["train", "retriever", *(str(few) if one == "FEW" else one for one in arguments)]) == 1
     assert message in capsys.readouterr().err
     assert list(settings.place.retrievers.iterdir()) == []

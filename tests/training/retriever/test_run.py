@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +67,15 @@ def test_a_name_adds_no_instruction_to_an_encoder_that_has_none(
     model.rename(target)
     assert recipe_of(target).query_prompt == ""
     assert not is_bge(target)
+
+
+def test_a_training_file_of_others_changes_no_recipe(bge_source: Path, store: ModelStore, tmp_path: Path) -> None:
+    folder = tmp_path / "bge-small"
+    shutil.copytree(bge_source, folder)
+    for theirs in ('{"epochs": 3}', '{"base": "bert"}', "[1]"):
+        (folder / "training.json").write_text(theirs)
+        assert recipe_of(folder) == recipe_of(bge_source)
+        assert is_bge(folder)
 
 
 def test_what_is_loaded_again_is_what_was_measured(write_run: Write, store: ModelStore, encoder: Path) -> None:
