@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from local_llm.answer_measures import containment
-from serving.answering.words import content_words, numbers_and_names
+from serving.answering.words import content_words, numbers_and_names, without_item_mark
 
 # A sentence is supported if this share of what it says stands in the window, and it says so many words.
 MINIMUM_SHARE = 0.6
@@ -79,11 +79,11 @@ class Sources:
     def _holding_all(self, sentence: str, number: int) -> Support | None:
         if not content_words(sentence):
             return None
-        source = self._sources[number - 1]
+        source, said = self._sources[number - 1], without_item_mark(sentence)
         for window in self._windows:
             span = window.support
             text = source.text[span.start - source.start : span.end - source.start]
-            if span.number == number and containment(text, sentence):
+            if span.number == number and containment(text, said):
                 return span
         return None
 
