@@ -149,7 +149,8 @@ FULL = "E31 means the scan memory is full."
 
 
 @pytest.mark.parametrize(
-    "said", [f"{FULL} [2]", f"{FULL}[2]", f"{FULL[:-1]} [2].", f"{FULL}  [2]", f"{FULL} [2][2]", f"{FULL[:-1]} [2]. [2]"]
+    "said",
+    [f"{FULL} [2]", f"{FULL}[2]", f"{FULL[:-1]} [2].", f"{FULL}  [2]", f"{FULL} [2][2]", f"{FULL[:-1]} [2]. [2]"],
 )
 @pytest.mark.parametrize("behind", ["", " Goodbye.", "\n\nGoodbye."])
 def test_a_models_own_marker_is_not_written_twice(said: str, behind: str) -> None:
