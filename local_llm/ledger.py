@@ -8,7 +8,7 @@ from local_llm.hardware import this_hardware
 from local_llm.identifiers import new_id, now
 from local_llm.state import LedgerEntry, State
 
-LedgerKind = Literal["training", "ingestion", "answers", "ranking"]
+LedgerKind = Literal["training", "ingestion", "answers", "ranking", "retriever"]
 
 
 def record(state: State, project_id: str, kind: LedgerKind, facts: dict[str, Any]) -> str:
