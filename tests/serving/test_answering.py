@@ -327,9 +327,9 @@ def test_what_goes_while_it_streams_is_marked_no_more(world: World, service: Ind
     cited = Cited(prepared, Standing(IndexHere(service), world.admin))  # type: ignore[arg-type]
 
     async def stream() -> str:
-        text = await cited.feed(f"{CITED} ")
+        text = await cited.feed(f"{CITED} {CITED[:3]}")  # what follows shows that no marker of the model's does
         service.remove(world.admin, "kb", ["battery"])
-        text += await cited.feed(f"{CITED} ") + await cited.finish()
+        text += await cited.feed(f"{CITED[3:]} ") + await cited.finish()
         await cited.check()
         return text
 
