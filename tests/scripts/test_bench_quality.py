@@ -306,6 +306,6 @@ def test_models_are_compared_over_whole_groups(capsys: pytest.CaptureFixture[str
 def test_the_article_of_a_question_is_its_group(xquad: Path) -> None:
     test = retriever_data.xquad(xquad)
     assert [one.group for one in test.questions] == ["Rivers", "Cities", "Trees"]
-    assert test.texts[0].startswith("Rivers\nA first sentence.")
+    assert test.texts[0].startswith("Rivers. A first sentence.")
     small = retriever_data.xquad(xquad, limit=1)
     assert (small.ids, len(small.questions)) == (("Rivers-1", "Cities-1"), 1)

@@ -56,4 +56,4 @@ def _test_set(name: str, documents: list[Row], questions: list[Question], limit:
 
 def passage_text(row: Row) -> str:
     """What is encoded of a document, to train and to measure."""
-    return f"{row['title']}\n{row['text']}"
+    return f"{row['title']}. {row['text']}"
