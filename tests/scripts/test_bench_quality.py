@@ -101,12 +101,17 @@ def test_contexts_are_what_was_found_with_and_without_the_gold_document() -> Non
     assert made.served == tuple(found[:3])
     assert made.gold == (found[0], found[3], found[4])
     assert made.absent == (found[0], found[4], found[5])
+    assert not made.answerable  # the gold document is there, but not the passage that says it
+    assert contexts(RIVER, found[2:]).answerable
     assert contexts(RIVER, found[:3]).gold == ()
 
 
 def test_each_setting_asks_in_the_product_s_own_prompt() -> None:
     rhine, elbe = passage("Rivers-1", "It is the Rhine."), passage("Rivers-4", "The Elbe.")
-    known = {"q1": Contexts((rhine,), (rhine, elbe), (elbe,)), "q2": Contexts((elbe,), (), ())}
+    known = {
+        "q1": Contexts((rhine,), (rhine, elbe), (elbe,), answerable=True),
+        "q2": Contexts((elbe,), (), (), answerable=False),
+    }
     names: Any = {"plain": "ft:p", "raft": "ft:r"}
     by_name = {one.name: one for one in settings_with(frozenset(names))}
     words = {one.profile.name: None for one in SETTINGS}
@@ -255,6 +260,7 @@ def test_a_file_that_would_be_the_same_is_not_written_again(tmp_path: Path) -> N
 
 def test_the_report_tells_of_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     found = {
+        "base": score_all([RIVER, CITY], [answer(RIVER, "?"), answer(CITY, "?")]),
         "rag": score_all([RIVER, CITY], [answer(RIVER, "Rhine"), answer(CITY, "Bonn")]),
         "rag_absent": score_all([RIVER, CITY], [answer(RIVER, REFUSAL), answer(CITY, "Bonn")]),
         "hybrid": score_all([RIVER, CITY], [answer(RIVER, "Rhine", "Rivers-1.md"), answer(CITY, "Ulm")]),
@@ -264,11 +270,14 @@ def test_the_report_tells_of_every_setting(capsys: pytest.CaptureFixture[str]) -
         "q2": contexts(CITY, [passage("Rivers-1", "The Rhine.")]),
     }
     retrieval = report.retrieval_facts([RIVER, CITY], known)
-    assert retrieval == {"recall_3": 0.5, "gold_found": 0.5, "absent_found": 0.5}
-    facts = json.loads(json.dumps(report.facts_of(found, {}, retrieval)))
+    assert retrieval == {"recall_3": 0.5, "answer_recall_3": 0.5, "gold_found": 0.5, "absent_found": 0.5}
+    facts = json.loads(json.dumps(report.facts_of(found, {}, known)))
     assert facts["contrasts"]["hybrid - rag"]["exact_match"]["mean"] == 0.5
     assert facts["settings"]["hybrid"]["cites_gold"] == 0.5
-    report.print_report(found, {}, retrieval)
+    # Of the two only the river's passages hold the answer; the city is refused nowhere.
+    shares = facts["refusals"]["rag"]
+    assert (shares["false"]["mean"], shares["right"]["mean"]) == (0.0, 0.5)
+    report.print_report(found, {}, known)
     printed = capsys.readouterr().out
     assert "rag_absent" not in printed  # its refusals stand beside those of rag
     assert "0.500 [0.000, 1.000]" in printed

@@ -14,6 +14,7 @@ from quality_bench.lines import Journal, Row
 CONCURRENCY = 8
 MOST_TOKENS = 48
 TIMEOUT_SECONDS = 600
+RETRIES = 10  # a busy server says when to come back
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ async def _ask_all(url: str, requests: Sequence[Request], kept: Journal, report:
     turns, done = asyncio.Semaphore(CONCURRENCY), 0
     http = openai.DefaultAsyncHttpxClient(trust_env=False)
     async with openai.AsyncOpenAI(
-        base_url=url, api_key="none", timeout=TIMEOUT_SECONDS, http_client=http
+        base_url=url, api_key="none", timeout=TIMEOUT_SECONDS, max_retries=RETRIES, http_client=http
     ) as client:
 
         async def one(request: Request) -> None:

@@ -42,10 +42,10 @@ def run(options: Namespace) -> dict[str, Any]:
             kept = Journal(box.work / "answers" / f"{setting.name}.jsonl")
             talk(f"{setting.name}: {len(asked)} questions")
             found[setting.name] = score_all(questions, asking.answers(url, setting.name, asked, kept))
-    retrieval = report.retrieval_facts(questions, contexts)
-    report.print_report(found, trained, retrieval)
+    report.print_report(found, trained, contexts)
     where = {"data": options.data.name, "hardware": this_hardware().to_json(), "versions": versions()}
-    facts = {"part": "strategies", **where, **report.facts_of(found, trained, retrieval)}
+    asked = {"questions": len(questions), "passages": PASSAGES, "concurrency": asking.CONCURRENCY}
+    facts = {"part": "strategies", **where, **asked, **report.facts_of(found, trained, contexts)}
     write_json(box.work / "results.json", facts)
     return facts
 

@@ -26,12 +26,13 @@ class Passage:
 
 @dataclass(frozen=True)
 class Contexts:
-    """`served`: what a profile of k passages gets. The others as in settings.Context; `gold` is empty where the
-    search finds no passage of the gold document that holds the answer."""
+    """`served`: what a profile of k passages gets; `answerable`: one of them is of the gold document and holds the
+    answer. The others as in settings.Context; `gold` is empty where the search finds no such passage at all."""
 
     served: tuple[Passage, ...]
     gold: tuple[Passage, ...]
     absent: tuple[Passage, ...]
+    answerable: bool
 
 
 def retrieve(box: Box, collection: str, questions: Sequence[Question], kept: Journal) -> dict[str, Contexts]:
@@ -50,7 +51,8 @@ def contexts(question: Question, found: Sequence[Passage]) -> Contexts:
     holding = [one for one in found if one.document == own and containment(one.text, question.answer)]
     others = [one for one in found if one.document != own and not containment(one.text, question.answer)]
     gold = _with_distractors(holding[0], found, others) if holding else ()
-    return Contexts(tuple(found[:PASSAGES]), gold, tuple(others[:PASSAGES]))
+    served = tuple(found[:PASSAGES])
+    return Contexts(served, gold, tuple(others[:PASSAGES]), any(one in holding for one in served))
 
 
 def _with_distractors(gold: Passage, found: Sequence[Passage], others: Sequence[Passage]) -> tuple[Passage, ...]:

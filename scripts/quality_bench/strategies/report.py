@@ -9,46 +9,71 @@ from local_llm.cli.output import emit_table
 from quality_bench.strategies.adapters import Trained
 from quality_bench.strategies.contexts import Contexts
 from quality_bench.strategies.data import Question, name_of
-from quality_bench.strategies.scoring import MEASURES, Scored, Summary, contrasts, summary
+from quality_bench.strategies.scoring import MEASURES, Scored, Summary, contrasts, refused, summary
 from quality_bench.strategies.settings import CONTRASTS, REFUSALS
 
 Facts = dict[str, Any]
 
 
-def facts_of(found: Mapping[str, Sequence[Scored]], trained: Mapping[str, Trained], retrieval: Facts) -> Facts:
+def facts_of(
+    found: Mapping[str, Sequence[Scored]], trained: Mapping[str, Trained], contexts: Mapping[str, Contexts]
+) -> Facts:
     return {
         "adapters": {
             name: {**asdict(one), "tokens_per_second": one.tokens_per_second} for name, one in trained.items()
         },
-        "retrieval": retrieval,
+        "retrieval": retrieval_facts([one.question for one in found["base"]], contexts),
         "settings": {name: asdict(summary(scores)) for name, scores in found.items()},
         "contrasts": {
             name: {measure: asdict(one) for measure, one in measures.items()}
             for name, measures in contrasts(found, CONTRASTS).items()
         },
+        "refusals": {
+            name: {kind: asdict(one) for kind, one in shares.items()}
+            for name, shares in refusals_of(found, contexts).items()
+        },
     }
 
 
+def refusals_of(
+    found: Mapping[str, Sequence[Scored]], contexts: Mapping[str, Contexts]
+) -> dict[str, dict[str, Interval]]:
+    """Shares of refusals by setting: `false` where the passages served hold the answer, `right` where none does."""
+    shares = {}
+    for one, other in REFUSALS:
+        answerable = [each for each in found.get(one, ()) if contexts[each.question.id].answerable]
+        if answerable and found.get(other):
+            shares[one] = {"false": refused(answerable), "right": refused(found[other])}
+    return shares
+
+
 def retrieval_facts(questions: Sequence[Question], contexts: Mapping[str, Contexts]) -> Facts:
-    """Shares of questions: whose gold document is among the passages served, whose gold passage the search found
-    at all (else `raft_gold` does not ask them), and for which three passages without the answer were found."""
+    """Shares of questions: whose gold document is among those of the passages served, with its passage that holds
+    the answer, whose such passage the search found at all (else `raft_gold` does not ask them), and for which
+    passages without the answer were found."""
     served = [name_of(one.document) in {hit.document for hit in contexts[one.id].served} for one in questions]
     gold = [bool(contexts[one.id].gold) for one in questions]
     absent = [bool(contexts[one.id].absent) for one in questions]
     return {
         "recall_3": round(sum(served) / len(questions), 4),
+        "answer_recall_3": round(sum(contexts[one.id].answerable for one in questions) / len(questions), 4),
         "gold_found": round(sum(gold) / len(questions), 4),
         "absent_found": round(sum(absent) / len(questions), 4),
     }
 
 
-def print_report(found: Mapping[str, Sequence[Scored]], trained: Mapping[str, Trained], retrieval: Facts) -> None:
+def print_report(
+    found: Mapping[str, Sequence[Scored]], trained: Mapping[str, Trained], contexts: Mapping[str, Contexts]
+) -> None:
     for name, one in trained.items():
         print(
             f"{name}: {one.rows} rows, {one.tokens} tokens, {one.seconds:.0f} s, {one.tokens_per_second} tokens/s"
             + (f" (from step {one.resumed_at_step})" if one.resumed_at_step else "")
         )
-    print(f"recall@3 of the search {retrieval['recall_3']:.3f}\n")
+    retrieval = retrieval_facts([one.question for one in found["base"]], contexts)
+    print(
+        f"recall@3 of the search {retrieval['recall_3']:.3f}, with the answer {retrieval['answer_recall_3']:.3f}\n"
+    )
     summaries = {name: summary(scores) for name, scores in found.items()}
     absent = {name for _, name in REFUSALS}
     rows = [_row(name, one) for name, one in summaries.items() if name not in absent]
@@ -62,9 +87,8 @@ def print_report(found: Mapping[str, Sequence[Scored]], trained: Mapping[str, Tr
     emit_table(differences, ["setting", *MEASURES], as_json=False, empty="none")
     print("\nrefusals")
     refusals = [
-        {"setting": one, "false": _shown(summaries[one].refused), "right": _shown(summaries[other].refused)}
-        for one, other in REFUSALS
-        if one in summaries and other in summaries
+        {"setting": name, **{kind: _shown(one) for kind, one in shares.items()}}
+        for name, shares in refusals_of(found, contexts).items()
     ]
     emit_table(refusals, ["setting", "false", "right"], as_json=False, empty="none")
 

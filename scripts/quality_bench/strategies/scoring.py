@@ -58,11 +58,15 @@ def summary(found: Sequence[Scored]) -> Summary:
     return Summary(
         len(found),
         {name: interval([one.values[name] for one in found], articles) for name in MEASURES},
-        interval([float(one.refused) for one in found], articles),
+        refused(found),
         statistics.fmean(one.cites for one in found),
         statistics.fmean(one.cites_any for one in found),
         statistics.median(one.seconds for one in found),
     )
+
+
+def refused(found: Sequence[Scored]) -> Interval:
+    return interval([float(one.refused) for one in found], [one.question.article for one in found])
 
 
 def contrast(one: Sequence[Scored], other: Sequence[Scored]) -> dict[str, Interval]:
