@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from local_llm.fileio import staged_directory, write_json
-from training import checkpoints, lora
+from training import base_model, checkpoints, lora
 from training.checkpoints import STEPS
 from training.failures import LossError, StoppedError
 from training.quiet import quiet_libraries
@@ -152,7 +152,7 @@ def _trainer(
         prompts=prompts(list(table), encoder.recipe.query_prompt, encoder.recipe.document_prompt),
         batch_sampler=_planned(batches),
         use_cpu=not gpu,
-        bf16=gpu and torch.cuda.is_bf16_supported(),
+        bf16=base_model.compute_precision() == "bf16",
         dataloader_num_workers=0,
         dataloader_pin_memory=gpu,
         logging_steps=1,

@@ -22,10 +22,9 @@ def write_raft(
     box: Box, collection: str, questions: Sequence[Question], file: Path, without_gold: "WithoutGold" = "answer"
 ) -> Path:
     """As `local-llm train dataset raft` would, for the profile `hybrid`. Raises: LocalLLMError."""
+    from index.access import open_index
     from serving.raft.build import build
     from serving.raft.rows import RaftSettings
-
-    from index.access import open_index
 
     if file.exists():  # the same questions of the same collection give the same bytes
         return file
