@@ -260,7 +260,6 @@ def test_a_file_that_would_be_the_same_is_not_written_again(tmp_path: Path) -> N
 
 def test_the_report_tells_of_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     found = {
-        "base": score_all([RIVER, CITY], [answer(RIVER, "?"), answer(CITY, "?")]),
         "rag": score_all([RIVER, CITY], [answer(RIVER, "Rhine"), answer(CITY, "Bonn")]),
         "rag_absent": score_all([RIVER, CITY], [answer(RIVER, REFUSAL), answer(CITY, "Bonn")]),
         "hybrid": score_all([RIVER, CITY], [answer(RIVER, "Rhine", "Rivers-1.md"), answer(CITY, "Ulm")]),

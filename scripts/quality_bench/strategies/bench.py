@@ -16,7 +16,16 @@ from quality_bench.strategies.box import Box
 from quality_bench.strategies.contexts import Contexts, retrieve
 from quality_bench.strategies.data import Question, Xquad
 from quality_bench.strategies.scoring import Scored, score_all
-from quality_bench.strategies.settings import PASSAGES, PROFILES, Adapter, Profile, Setting, model_of, settings_with
+from quality_bench.strategies.settings import (
+    PASSAGES,
+    PROFILES,
+    SETTINGS,
+    Adapter,
+    Profile,
+    Setting,
+    model_of,
+    settings_with,
+)
 from quality_bench.versions import versions
 
 COLLECTION = "xquad"
@@ -34,14 +43,17 @@ def run(options: Namespace) -> dict[str, Any]:
     trained = _adapters(box, world, options)
     names = {name: one.name for name, one in trained.items()}
     words = _profiles(box, world, names)
+    found: dict[str, list[Scored]] = {}
     with box.server() as url:
         contexts = retrieve(box, COLLECTION, questions, Journal(box.work / "retrieved.jsonl"))
-        found: dict[str, list[Scored]] = {}
         for setting in settings_with(frozenset(names)):
             asked = requests(setting, questions, contexts, names, words)
             kept = Journal(box.work / "answers" / f"{setting.name}.jsonl")
-            talk(f"{setting.name}: {len(asked)} questions")
-            found[setting.name] = score_all(questions, asking.answers(url, setting.name, asked, kept))
+            if setting.name in options.only:
+                talk(f"{setting.name}: {len(asked)} questions")
+                asking.answers(url, setting.name, asked, kept)
+            if answers := asking.found(asked, kept):
+                found[setting.name] = score_all(questions, answers)
     report.print_report(found, trained, contexts)
     where = {"data": options.data.name, "hardware": this_hardware().to_json(), "versions": versions()}
     asked = {"questions": len(questions), "passages": PASSAGES, "concurrency": asking.CONCURRENCY}
@@ -118,4 +130,12 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--minutes", type=float, default=40, help="of training each adapter may take, about")
     parser.add_argument("--rows", type=int, help="train on so many questions instead")
     parser.add_argument("--questions", type=int, help="ask only the first so many test questions")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[one.name for one in SETTINGS],
+        default=[one.name for one in SETTINGS],
+        metavar="SETTING",
+        help="ask these; of the others only answers that were kept are reported",
+    )
     parser.add_argument("--refusal", action="store_true", help="train the adapter raft-refusal as well")

@@ -22,7 +22,7 @@ def facts_of(
         "adapters": {
             name: {**asdict(one), "tokens_per_second": one.tokens_per_second} for name, one in trained.items()
         },
-        "retrieval": retrieval_facts([one.question for one in found["base"]], contexts),
+        "retrieval": retrieval_facts(asked_of(found), contexts),
         "settings": {name: asdict(summary(scores)) for name, scores in found.items()},
         "contrasts": {
             name: {measure: asdict(one) for measure, one in measures.items()}
@@ -45,6 +45,11 @@ def refusals_of(
         if answerable and found.get(other):
             shares[one] = {"false": refused(answerable), "right": refused(found[other])}
     return shares
+
+
+def asked_of(found: Mapping[str, Sequence[Scored]]) -> list[Question]:
+    """Every question that any setting answered, once."""
+    return list({each.question.id: each.question for scores in found.values() for each in scores}.values())
 
 
 def retrieval_facts(questions: Sequence[Question], contexts: Mapping[str, Contexts]) -> Facts:
@@ -70,7 +75,7 @@ def print_report(
             f"{name}: {one.rows} rows, {one.tokens} tokens, {one.seconds:.0f} s, {one.tokens_per_second} tokens/s"
             + (f" (from step {one.resumed_at_step})" if one.resumed_at_step else "")
         )
-    retrieval = retrieval_facts([one.question for one in found["base"]], contexts)
+    retrieval = retrieval_facts(asked_of(found), contexts)
     print(
         f"recall@3 of the search {retrieval['recall_3']:.3f}, with the answer {retrieval['answer_recall_3']:.3f}\n"
     )
