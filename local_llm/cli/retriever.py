@@ -60,7 +60,7 @@ def retriever(
     margin: Annotated[
         float, typer.Option(help="A negative scores below the right passage by this share of its score.")
     ] = 0.05,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of a passage that are read while training.")] = 256,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of a passage that are read while training.")] = 128,
     max_seconds: Annotated[float | None, typer.Option(help="End training after so many seconds.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split, the batches and the draws.")] = 7,
     force: Annotated[bool, typer.Option("--force", help="Train with fewer than 100 questions, too.")] = False,

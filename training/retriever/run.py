@@ -75,6 +75,12 @@ def train_retriever(
         raise told from error
 
 
+def train_unjudged(folder: Path, *, report: Report | None = None) -> dict[str, Any]:
+    """The same up to the trained encoder, in `folder`/model, which is not measured: for who does that otherwise.
+    Returns: Trained.to_json()."""
+    return _Run(folder, data_files.read(folder), report, None).trained()
+
+
 def outcome_of(folder: Path) -> Outcome | None:
     """Of a finished run; None while it is not."""
     if not (folder / OUTCOME).exists():
@@ -90,10 +96,8 @@ class _Run:
     def outcome(self) -> Outcome:
         if (done := outcome_of(self.folder)) is not None:
             return done
-        sides = split_from_json(self._phase("split", self._split))
-        base = self._phase("base", lambda: self._base(sides))
-        mined = mined_from_json(self._phase("pairs", lambda: self._mine(sides).to_json()))
-        trained = self._phase("training", lambda: self._train(mined))
+        trained = self.trained()
+        sides, base, mined = self._sides(), self._ranked_before(), self._pairs()
         after = self._phase("after", lambda: self._after(sides))
         facts = self._facts(sides, base, mined, trained, after)
         dev = report.changes(self._questions(sides.dev), base["dev"], after["dev"])
@@ -106,7 +110,20 @@ class _Run:
         assert done is not None
         return done
 
+    def trained(self) -> dict[str, Any]:
+        self._ranked_before()  # its vectors are what is mined with
+        return self._phase("training", lambda: self._train(self._pairs()))
+
     # Phases
+
+    def _sides(self) -> Split:
+        return split_from_json(self._phase("split", self._split))
+
+    def _ranked_before(self) -> dict[str, Any]:
+        return self._phase("base", lambda: self._base(self._sides()))
+
+    def _pairs(self) -> Mined:
+        return mined_from_json(self._phase("pairs", lambda: self._mine(self._sides()).to_json()))
 
     def _split(self) -> dict[str, Any]:
         settings = self.data.settings

@@ -35,7 +35,7 @@ class RetrieverSettings:
     negatives: int = 1
     margin: float = 0.05
     positives: int = 5
-    max_tokens: int | None = 256
+    max_tokens: int | None = 128
     max_seconds: float | None = None
     distinct_batches: bool = True  # no right document of one question in a batch where another brings it as wrong
     dev_share: float = 0.2
