@@ -31,6 +31,7 @@ from index.interface import (
     Report,
     Source,
     Splitting,
+    StoredPassage,
     SyncReport,
     silent,
 )
@@ -267,6 +268,12 @@ class IndexClient:
         filters: Mapping[str, Any] | None = None,
     ) -> list[Record]:
         return wire.records(self._call("records", caller, collection=collection, names=names, filters=filters))
+
+    def passages(
+        self, caller: Caller, collection: str, *, after: int = 0, limit: int = 1000
+    ) -> list[StoredPassage]:
+        found = self._call("passages", caller, collection=collection, after=after, limit=limit)
+        return wire.stored_passages(found)
 
     def embed(
         self,

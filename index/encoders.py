@@ -6,8 +6,8 @@ from index.collection.live_view import Generation
 from index.encoding.converted import precision_for
 from index.encoding.encoder import Encoder
 from index.encoding.pool import EncoderPool
-from index.encoding.recipe import Precision, fingerprint_of, precision_bound_to
 from index.interface import EXTERNAL
+from local_llm.encoder_recipe import Precision, fingerprint_of, precision_bound_to
 from local_llm.errors import ConflictError
 from local_llm.models import ModelStore
 from local_llm.settings import Settings

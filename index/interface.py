@@ -17,6 +17,8 @@ ID_PREFIX = "vs_"
 EVERYONE = "everyone"
 # The encoder of a collection that is bound to none: its records and queries bring vectors.
 EXTERNAL = "external"
+# Most passages that are read at once: a few MB.
+PASSAGE_PAGE = 10_000
 
 Report = Callable[[int, int, str], None]
 """Progress of long work: report(done, total, note), counted in documents."""
@@ -191,6 +193,16 @@ class DocumentText:
     media_type: str
     text: str
     pages: tuple[Page, ...]
+
+
+@dataclass(frozen=True)
+class StoredPassage:
+    """A passage of the document `document`, its name. `text` is what is encoded of it: title and headings first."""
+
+    id: int
+    document_id: str
+    document: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -515,6 +527,16 @@ class Index(Protocol):
         """The documents of these names (None: of any) that pass the filter, in the order they were first added.
 
         Names that the caller does not see are passed over. Vectors are not read: `vector` is None.
+        """
+
+    def passages(
+        self, caller: Caller, collection: str, *, after: int = 0, limit: int = 1000
+    ) -> list[StoredPassage]:
+        """The first `limit` passages with ids above `after`, by their ids: the last one's is the next `after`.
+
+        A page is of one moment; a document replaced between two pages has its new passages in a later one.
+
+        Raises: InvalidInputError for a limit below 1 or above PASSAGE_PAGE.
         """
 
     def embed(

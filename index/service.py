@@ -26,6 +26,7 @@ from index.ingestion.reembed import Reembedding
 from index.ingestion.sync import plan_sync
 from index.interface import (
     EXTERNAL,
+    PASSAGE_PAGE,
     CollectionInfo,
     CollectionStats,
     DocumentInfo,
@@ -41,6 +42,7 @@ from index.interface import (
     SearchQuality,
     Source,
     Splitting,
+    StoredPassage,
     SyncReport,
     silent,
 )
@@ -396,6 +398,13 @@ class IndexService:
     ) -> list[Record]:
         scope = _scope(caller, filters)
         return self._store(self._registry.get(caller, collection)).records(scope, names)
+
+    def passages(
+        self, caller: Caller, collection: str, *, after: int = 0, limit: int = 1000
+    ) -> list[StoredPassage]:
+        if not 1 <= limit <= PASSAGE_PAGE:
+            raise InvalidInputError(f"limit is {limit}; expected 1 to {PASSAGE_PAGE}", param="limit")
+        return self._store(self._registry.get(caller, collection)).passages_after(after, limit, caller.sees)
 
     # Vectors for whoever wants them
 

@@ -32,6 +32,7 @@ from index.interface import (
     Skipped,
     Source,
     Splitting,
+    StoredPassage,
     SyncReport,
 )
 from local_llm import errors
@@ -56,6 +57,7 @@ METHODS = (
     "document",
     "current",
     "records",
+    "passages",
     "embed",
 )
 # Those of `index.attached_files.AttachedFiles`, below /files.
@@ -155,6 +157,10 @@ def document_text(value: Json) -> DocumentText:
 
 def records(values: Sequence[Json]) -> list[Record]:
     return [Record(**value) for value in values]
+
+
+def stored_passages(values: Sequence[Json]) -> list[StoredPassage]:
+    return [StoredPassage(**value) for value in values]
 
 
 def attached_file(value: Json) -> AttachedFile:

@@ -21,7 +21,8 @@ from sqlalchemy.orm import Session
 from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.fileio import CHUNK_BYTES, fsync_path
 from local_llm.identifiers import new_ordered_id, now
-from local_llm.permissions import Caller
+from local_llm.permissions import Caller, shared
+from local_llm.provenance import audience_of_file
 from local_llm.settings import Settings
 from local_llm.state import File, Project, State
 
@@ -73,11 +74,16 @@ class FileWriter:
     def commit(self, check: Check | None = None) -> File:
         """Makes the file last: fsync, its name, fsync of the folder, and only then the row.
 
+        A training file that holds restricted passages is for those who may see them (provenance).
+
         Raises: what `check` raises; QuotaExceededError. Nothing is published then.
         """
         self._handle.flush()
         if check is not None:
             check(self._temporary)
+        if self._row.purpose == FINE_TUNE:
+            known = audience_of_file(self._state, self._row.project_id, self._temporary)
+            self._row.allow = shared(self._row.allow, known)
         os.fsync(self._handle.fileno())
         self._handle.close()
         row = self._row

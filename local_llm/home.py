@@ -43,6 +43,11 @@ class Home:
         return self.root / "jobs"
 
     @property
+    def retrievers(self) -> Path:
+        """Runs that train encoders: data, reports, and models that were not published."""
+        return self.root / "retrievers"
+
+    @property
     def batches(self) -> Path:
         """What was answered of batches that are not finished."""
         return self.root / "batches"
@@ -76,6 +81,7 @@ class Home:
             self.derived,
             self.files,
             self.jobs,
+            self.retrievers,
             self.batches,
             self.evaluations,
             self.logs,

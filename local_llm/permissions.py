@@ -10,6 +10,9 @@ Role = Literal["owner", "admin", "member"]
 Principals = tuple[str, ...] | None
 """Whose documents are visible to a search; None: all of them."""
 
+Allow = Sequence[str] | None
+"""Principals, any of which may see a thing; None: everyone in the project."""
+
 # Ends the name of a scope that stands for all names beginning so: what a project trains later has no name yet.
 ANY_REST = "*"
 
@@ -96,6 +99,15 @@ class Caller:
 def key_principal(key_id: str) -> str:
     """Names one key alone, for what was made for it. No document names it, and no search filters by it."""
     return f"key:{key_id}"
+
+
+def shared(*allows: Allow) -> list[str] | None:
+    """Principals each of which may see all of these things. With none left only admins may.
+
+    A key that may see one thing by one principal and another by a second is left out too: one list cannot say that.
+    """
+    named = [set(allow) for allow in allows if allow is not None]
+    return sorted(set.intersection(*named)) if named else None
 
 
 def local_admin(project_id: str) -> Caller:

@@ -30,6 +30,7 @@ from local_llm.state import (
     ProfileRow,
     Project,
     ResponseRow,
+    RestrictedRow,
     State,
     UsageRow,
 )
@@ -40,6 +41,8 @@ FLAGS = ("log_content", "store_chats", "store_responses")
 QUOTAS = ("file_quota_bytes", "collection_quota_bytes")
 # All that can be set of a project beside its name: commands and API show and take each of these.
 VALUES = (*FLAGS, *QUOTAS)
+# What goes with a project by rows alone: files, adapters and keys are deleted one by one.
+TABLES = (ProfileRow, Job, BatchRow, ChatRow, ResponseRow, RestrictedRow, LedgerEntry, AuditEntry, UsageRow)
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ class ProjectStore:
         with self._state.session() as session:
             for child in (JobEvent, JobCheckpoint):
                 session.execute(delete(child).where(child.job_id.in_(jobs)))
-            for table in (ProfileRow, Job, BatchRow, ChatRow, ResponseRow, LedgerEntry, AuditEntry, UsageRow):
+            for table in TABLES:
                 session.execute(delete(table).where(table.project_id == project_id))
             keys = session.scalars(delete(Key).where(Key.project_id == project_id).returning(Key.id)).all()
             session.execute(delete(Project).where(Project.id == project_id))

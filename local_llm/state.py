@@ -333,6 +333,15 @@ class ChatRow(Row):
     rated_at: Mapped[int | None]
 
 
+class RestrictedRow(Row):
+    """A question with passages that not everyone in the project may see, in a training file that was made here."""
+
+    __tablename__ = "restricted_rows"
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(primary_key=True)  # provenance.fingerprint
+    allow: Mapped[list[str]]
+
+
 Index("batches_by_status", BatchRow.status, BatchRow.created_at)
 Index("batches_by_project", BatchRow.project_id, BatchRow.created_at)
 Index("chats_by_project", ChatRow.project_id, ChatRow.sequence)

@@ -26,6 +26,20 @@ def configuration(recipe: Recipe) -> Any:
     )
 
 
+def wrap_encoder(model: Any, rank: int) -> Any:
+    """An encoder's transformer with a new LoRA on all its linear layers; nothing else of it is trained."""
+    from peft import LoraConfig, get_peft_model
+
+    configuration = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="FEATURE_EXTRACTION",
+    )
+    return get_peft_model(model, configuration)
+
+
 def save(model: Any, folder: Path, base_name: str) -> None:
     """Writes adapter_config.json and adapter_model.safetensors of a PEFT model."""
     configuration = model.peft_config["default"]

@@ -7,11 +7,11 @@ from typing import Any
 from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.files import FileStore
 from local_llm.models import Model, ModelStore
-from local_llm.permissions import local_admin
+from local_llm.permissions import Allow, local_admin
 from local_llm.servable import refuse_unservable_plan
 from local_llm.settings import Settings
 from local_llm.state import File, Job, State
-from training.audience import Allow, audience_of
+from training.audience import audience_of
 from training.base_model import hidden_size
 from training.examples.data import read_training_file
 from training.examples.labels import build_preference_rows, build_rows, load_tokenizer

@@ -8,10 +8,11 @@ from typing import Any
 from sqlalchemy import or_, select
 
 from local_llm.adapters import AdapterRegistry, AdapterRun, checkpoint_name
+from local_llm.permissions import Allow, shared
 from local_llm.settings import Settings
 from local_llm.state import Adapter, Job, State
 from training import jobs, leases
-from training.audience import Allow, audience_of, shared
+from training.audience import audience_of
 from training.leases import Lease
 from training.preparation import Prepared
 from training.progress import EpochMetrics

@@ -14,7 +14,7 @@ from index.collection.database import Database, JsonRow, to_json
 from index.collection.scope import EVERYTHING, Scope
 from index.documents.parse import ParsedDocument
 from index.documents.split import Passage
-from index.interface import EVERYONE, DocumentInfo, DocumentText, Page, Record
+from index.interface import EVERYONE, DocumentInfo, DocumentText, Page, Record, StoredPassage
 from local_llm.errors import IntegrityError, NotFoundError
 from local_llm.identifiers import new_id, now
 from local_llm.permissions import Principals
@@ -342,6 +342,20 @@ def text_between(database: Database, passage_id: int, start: int, end: int) -> s
         end=end,
     )
     return rows[0]["text"] if rows else None
+
+
+def passages_after(database: Database, passage_id: int, limit: int, principals: Principals) -> list[StoredPassage]:
+    """Of visible documents, with ids above `passage_id`, by their ids."""
+    rows = database.read(
+        f"""SELECT p.id, d.id AS document_id, name AS document,
+            context || substr(text, start_char + 1, end_char - start_char) AS text
+        FROM passages AS p JOIN documents AS d ON d.number = p.document
+        WHERE p.id > :after AND {VISIBLE} ORDER BY p.id LIMIT :limit""",
+        after=passage_id,
+        limit=limit,
+        principals=storable(principals),
+    )
+    return [StoredPassage(**row) for row in rows]
 
 
 def encoded_passages(database: Database, number: int) -> list[str]:

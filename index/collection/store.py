@@ -34,7 +34,7 @@ from index.collection.next_generation import NextGeneration
 from index.collection.scope import Candidate, Scope
 from index.collection.storage_errors import of_disk, read_back
 from index.collection.words import Words
-from index.interface import DocumentInfo, DocumentText, Hit, Record
+from index.interface import DocumentInfo, DocumentText, Hit, Record, StoredPassage
 from index.vectors.rows import checked_vectors
 from index.vectors.view import VectorView, ViewOptions, ViewStats
 from local_llm.errors import ConflictError, InvalidInputError, LocalLLMError
@@ -283,6 +283,10 @@ class CollectionStore:
     def records(self, scope: Scope, names: Sequence[str] | None) -> list[Record]:
         """The documents of these names (None: of any) that are within the scope, in the order of their numbers."""
         return rows.records(self._database, self._numbers(scope, names), scope)
+
+    def passages_after(self, passage_id: int, limit: int, principals: Principals) -> list[StoredPassage]:
+        """Of visible documents, with ids above `passage_id`, by their ids: as they are encoded."""
+        return rows.passages_after(self._database, passage_id, limit, principals)
 
     def encoded(self, document: StoredDocument) -> dict[str, Vectors]:
         """What was encoded of a document, with its vectors: equal text need not be encoded again.

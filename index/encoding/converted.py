@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from index.encoding import openvino_graph, torch_model
 from index.encoding.probe import Probe, calibration_texts, probe
-from index.encoding.recipe import Precision, fingerprint_of, recipe_of
+from local_llm.encoder_recipe import Precision, fingerprint_of, recipe_of
 from local_llm.errors import ConflictError, SettingsError
 from local_llm.fileio import read_json, remove_staging, staged_directory, write_json
 from local_llm.hardware import gpu_name

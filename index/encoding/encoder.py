@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from index.encoding import converted
 from index.encoding.openvino_graph import OpenVINOModel
-from index.encoding.recipe import Precision, Recipe, fingerprint_of, recipe_of
 from index.encoding.torch_model import TorchModel
 from index.encoding.turns import Turns
+from local_llm.encoder_recipe import Precision, Recipe, fingerprint_of, recipe_of
 from local_llm.errors import ConflictError
 
 __all__ = ["BATCH", "Encoded", "Encoder", "Recipe", "Vectors", "fingerprint_of", "recipe_of"]

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from index.encoding.encoder import Encoder
-from index.encoding.recipe import Precision
+from local_llm.encoder_recipe import Precision
 
 # A collection's own, and during `reembed` the one that it moves to.
 MOST_LOADED = 2

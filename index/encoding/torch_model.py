@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.encoding.recipe import Recipe
 from index.encoding.tokens import TextTokenizer
+from local_llm.encoder_recipe import Recipe
 
 Vectors = NDArray[np.float32]
 

@@ -1,4 +1,4 @@
-"""local-llm train dataset: training files out of other people's data sets, and out of reviewed answers."""
+"""local-llm train dataset: training files out of other data sets, of reviewed answers, and of documents."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,14 +6,17 @@ from typing import Annotated, Literal
 
 import typer
 
+from local_llm.cli import raft
 from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.output import emit, progress_bar, talk
 from local_llm.errors import InvalidInputError, TrainingDataError
 from local_llm.fileio import staged_file
 
 app = typer.Typer(
-    no_args_is_help=True, help="Training files: make them from other data sets and from reviewed chats."
+    no_args_is_help=True,
+    help="Training files: make them from other data sets, from reviewed chats, and from documents.",
 )
+app.command("raft")(raft.raft)
 
 Rated = Literal["good", "corrected", "any"]
 Format = Literal["auto", "prompt-completion", "alpaca", "sharegpt", "chat"]

@@ -1,6 +1,7 @@
 """Citations as the API carries them: `annotations` of type url_citation, `citations` and `context` beside."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -35,16 +36,25 @@ class Cited:
     async def feed(self, text: str) -> str:
         """The text to send on for a piece of the answer. No marker leaves before its passage was seen to stand."""
         self._begin(text)
-        pieces = self._writer.pieces(text)
-        return "".join([await self.finish() if piece is None else piece for piece in pieces])
+        return await self._checked(self._writer.pieces(text))
 
     async def finish(self) -> str:
-        """The marker of the sentence that has ended, if one is written."""
-        support = self._writer.support()
-        while support is not None and self._prepared.writes_markers and await self._is_gone(support.number):
-            self._writer.leave_out(support.number)
-            support = self._writer.support()  # another passage may say the same
-        return self._writer.close(support)
+        """What is still to be sent when the answer has ended."""
+        return await self._checked(self._writer.rest()) + await self._close()
+
+    async def _checked(self, pieces: Iterator[str | None]) -> str:
+        return "".join([await self._close() if piece is None else piece for piece in pieces])
+
+    async def _close(self) -> str:
+        """The markers of the sentence that has ended, if any are written."""
+        supports = self._writer.supports()
+        while supports and self._prepared.writes_markers:
+            gone = await self._find_gone({support.number for support in supports})
+            if not gone:
+                break
+            self._writer.leave_out(gone)
+            supports = self._writer.supports()  # another passage may say the same
+        return self._writer.close(supports)
 
     async def whole(self, text: str) -> str:
         """A whole answer with markers, all looked up at once. None of a passage that stands no more."""
@@ -59,7 +69,7 @@ class Cited:
         """Others are let on between: a long answer takes a tenth of a second."""
         parts = []
         for at, piece in enumerate(self._writer.pieces(text), 1):
-            parts.append(self._writer.finish() if piece is None else piece)
+            parts.append(self._writer.end_sentence() if piece is None else piece)
             if at % PIECES_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return "".join(parts) + self._writer.finish()
@@ -67,14 +77,12 @@ class Cited:
     async def check(self) -> bool:
         """Whether any of the passages cited stands no more. In a stream their markers are out by then."""
         cited = {mark.support.number for mark in self._writer.marks}
-        gone = await self._standing.gone(self._hits, cited) if cited else frozenset()
-        self._gone |= gone
-        return bool(gone)
+        return bool(cited and await self._find_gone(cited))
 
-    async def _is_gone(self, number: int) -> bool:
-        gone = await self._standing.gone(self._hits, [number])
+    async def _find_gone(self, cited: set[int]) -> frozenset[int]:
+        gone = await self._standing.gone(self._hits, cited)
         self._gone |= gone
-        return bool(gone)
+        return gone
 
     def _begin(self, text: str) -> None:
         if len(self._beginning) < 2 * LONGEST_REFUSAL:  # a refusal is known by how it begins

@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from serving.answering.words import content_words
+from local_llm.answer_measures import containment
+from serving.answering.words import content_words, numbers_and_names, without_item_mark
 
 # A sentence is supported if this share of what it says stands in the window, and it says so many words.
 MINIMUM_SHARE = 0.6
@@ -53,6 +54,7 @@ class Sources:
     """Passages that may support what an answer says. All choices of an answer share them."""
 
     def __init__(self, sources: Sequence[Source]):
+        self._sources = sources
         # Of the title and the headings above: those tell what is spoken of.
         self._subjects = [frozenset(content_words(f"{source.title} {source.heading}")) for source in sources]
         self._windows = [window for number, source in enumerate(sources, 1) for window in _windows(number, source)]
@@ -61,9 +63,30 @@ class Sources:
             for word in window.words - self._subjects[window.support.number - 1]:
                 self._holding.setdefault(word, []).append(at)
 
-    def support(self, words: set[str], exact: set[str], left_out: Collection[int]) -> Support | None:
-        """Where the most of these words stands, if that is enough, and all of `exact`; not in those left out."""
-        if len(words) < MINIMUM_WORDS:
+    def supporting(self, sentence: str, left_out: Collection[int]) -> Support | None:
+        """Where the most of what a sentence says stands, if that is enough; not in those left out."""
+        words = content_words(sentence)
+        return self._support(words, numbers_and_names(sentence) & words, left_out)
+
+    def claimed(self, sentence: str, number: int) -> Support | None:
+        """Where a passage that was named as its source supports a sentence, or holds it word by word: so a short
+        answer, which says too little to be compared, has a source too."""
+        if not 1 <= number <= len(self._sources):
+            return None
+        others = {other for other in range(1, len(self._sources) + 1) if other != number}
+        return self.supporting(sentence, others) or self._holding_all(sentence, number)
+
+    def _holding_all(self, sentence: str, number: int) -> Support | None:
+        if not content_words(sentence):
+            return None
+        source, said = self._sources[number - 1], without_item_mark(sentence)
+        for span in (window.support for window in self._windows if window.support.number == number):
+            if containment(source.text[span.start - source.start : span.end - source.start], said):
+                return span
+        return None
+
+    def _support(self, words: set[str], exact: set[str], left_out: Collection[int]) -> Support | None:
+        if len(words) < MINIMUM_WORDS or not self._subjects:
             return None
         said = [len(words - subject) for subject in self._subjects]
         shared: Counter[int] = Counter()
@@ -71,7 +94,8 @@ class Sources:
             shared.update(self._holding.get(word, ()))
         best: Support | None = None
         best_share = 0.0
-        for at in sorted(shared):
+        least = MINIMUM_SHARE * min(said) - 1e-9  # most windows hold a word or two: they are passed over at once
+        for at in sorted(at for at, count in shared.items() if count >= least):
             window = self._windows[at]
             number = window.support.number
             if number in left_out or said[number - 1] < MINIMUM_WORDS:

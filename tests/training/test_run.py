@@ -26,11 +26,10 @@ from local_llm.errors import (
 from local_llm.fileio import sha256_of
 from local_llm.files import FINE_TUNE, FileStore
 from local_llm.models import Model
-from local_llm.permissions import Caller
+from local_llm.permissions import Caller, shared
 from local_llm.settings import Settings
 from local_llm.state import Job, JobEvent, State
 from training import jobs, leases
-from training.audience import shared
 from training.failures import LossError, StoppedError
 from training.hyperparameters import Hyperparameters
 from training.job_request import JobRequest

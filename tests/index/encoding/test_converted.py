@@ -11,8 +11,8 @@ import pytest
 from index.encoding import converted
 from index.encoding.encoder import Encoder
 from index.encoding.pool import EncoderPool
-from index.encoding.recipe import fingerprint_of
 from local_llm.embedded import ENCODER
+from local_llm.encoder_recipe import fingerprint_of
 from local_llm.errors import ConflictError, SettingsError
 
 MakeModel = Callable[..., Path]

@@ -8,9 +8,9 @@ import pytest
 
 from index.encoding.encoder import Encoder
 from index.encoding.openvino_graph import OpenVINOModel, convert
-from index.encoding.recipe import BGE_QUERY_PROMPT, fingerprint_of, precision_bound_to, recipe_of
 from index.encoding.torch_model import load
 from local_llm.embedded import ENCODER
+from local_llm.encoder_recipe import BGE_QUERY_PROMPT, fingerprint_of, precision_bound_to, recipe_of
 from local_llm.models import ModelStore
 
 MakeModel = Callable[..., Path]
