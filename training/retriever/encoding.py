@@ -20,8 +20,8 @@ CHUNK = 8 * BATCH
 
 
 class Encoder:
-    """The encoder of a folder. `device` is "auto", "cpu" or "cuda". Weights are float32, and multiplied in bf16 where
-    the hardware computes in it: twice as fast, and the same for all encoders that are compared."""
+    """The encoder of a folder. `device` is "auto", "cpu" or "cuda". Weights are float32, multiplied in bf16
+    where the hardware computes in it: twice as fast, and the same for all encoders that are compared."""
 
     def __init__(self, path: Path, device: str = "auto"):
         self.path = path
