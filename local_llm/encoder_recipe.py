@@ -40,7 +40,7 @@ def recipe_of(path: Path, precision: Precision = "float32") -> Recipe:
     prompts = _read_if_there(path / "config_sentence_transformers.json").get("prompts") or {}
     name = _names(path)
     default_query = BGE_QUERY_PROMPT if "bge" in name and "bge-m3" not in name else ""
-    if (path / TRAINING).exists():
+    if _base_of(path) is not None:
         default_query = ""
     plain = not (path / "modules.json").exists()
     return Recipe(
@@ -52,9 +52,9 @@ def recipe_of(path: Path, precision: Precision = "float32") -> Recipe:
 
 
 def is_bge(path: Path) -> bool:
-    """Whether the encoder is of the BGE family, or was trained here from one that is."""
-    base = _read_if_there(path / TRAINING).get("base", {}).get("name", "")
-    return "bge" in f"{_names(path)} {base}".lower()
+    """Whether the encoder is of the BGE family: one that was trained here if its base is, else by its name."""
+    base = _base_of(path)
+    return bool(base["bge"]) if base is not None else "bge" in _names(path)
 
 
 def fingerprint_of(path: Path, precision: Precision = "float32") -> str:
@@ -68,6 +68,13 @@ def fingerprint_of(path: Path, precision: Precision = "float32") -> str:
 def precision_bound_to(path: Path, fingerprint: str) -> Precision | None:
     """The precision with which the folder's encoder has that fingerprint; None: it is of another encoder."""
     return next((precision for precision in PRECISIONS if fingerprint_of(path, precision) == fingerprint), None)
+
+
+def _base_of(path: Path) -> dict[str, Any] | None:
+    """What the encoder was trained from, if that was here. Others, too, write files of this name."""
+    training = _read_if_there(path / TRAINING)
+    base = training.get("base") if isinstance(training, dict) else None
+    return base if isinstance(base, dict) and "bge" in base else None
 
 
 def _names(path: Path) -> str:

@@ -1,4 +1,5 @@
 """`python -m training`: the trainer. `python -m training run JOB --lease TOKEN`: its child, for one job.
+`python -m training retriever FOLDER`: the child of `local-llm train retriever`.
 
 With training.processes > 1 the child is the launcher of several such processes (training/launch.py).
 """
@@ -37,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run one job that the trainer has claimed")
     run.add_argument("job_id")
     run.add_argument("--lease", required=True, help="the token under which it was claimed")
+    retriever = commands.add_parser("retriever", help="train the encoder that a folder tells of")
+    retriever.add_argument("folder", type=Path)
     return parser
 
 
@@ -45,6 +48,11 @@ def _start(options: argparse.Namespace) -> None:
     from local_llm.state import open_state
 
     settings = load_settings(options.settings)
+    if options.command == "retriever":
+        from training.retriever.child import run_child
+
+        run_child(options.folder, settings, _told_to_stop())
+        return
     state = open_state(settings.place)
     try:
         if options.command == "run":

@@ -2,7 +2,9 @@
 
 import os
 import ssl
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +13,9 @@ from local_llm.cli.output import emit, emit_table
 from local_llm.errors import InvalidInputError, LocalLLMError, UnavailableError
 from local_llm.fileio import read_json
 from local_llm.settings import Settings
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 
 def serve(
@@ -37,25 +42,14 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Asks the running server one question and prints the answer with its citations."""
-    import openai
-
-    client = openai.OpenAI(
-        base_url=server_url(context.obj.settings) + "/v1",
-        api_key=os.environ.get("OPENAI_API_KEY") or "none",
-        # No proxy of the environment: the question goes to our server only.
-        http_client=openai.DefaultHttpxClient(trust_env=False, verify=server_trust(context.obj.settings)),
-    )
-    try:
+    client = server_client(context.obj.settings)
+    with told_by_server():
         answer = client.chat.completions.create(
             model=model,
             messages=[{"role": "user", "content": question}],
             max_tokens=max_tokens,
             temperature=0,
         )
-    except openai.APIConnectionError:
-        raise UnavailableError("no server answers here", hint="python -m serving") from None
-    except openai.APIStatusError as error:
-        raise LocalLLMError(str(error.message)) from None
     message = answer.choices[0].message.model_dump()
     citations = message.get("citations") or []
     result = {"model": answer.model, "answer": message["content"], "citations": citations}
@@ -80,6 +74,34 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
         {"check": "server", "result": _server_status(settings)},
     ]
     emit_table(rows, ["check", "result"], as_json=as_json, empty="")
+
+
+def server_client(settings: Settings) -> "OpenAI":
+    """A client of the running server, with the key of the environment."""
+    import openai
+
+    return openai.OpenAI(
+        base_url=server_url(settings) + "/v1",
+        api_key=os.environ.get("OPENAI_API_KEY") or "none",
+        # No proxy of the environment: the question goes to our server only.
+        http_client=openai.DefaultHttpxClient(trust_env=False, verify=server_trust(settings)),
+    )
+
+
+@contextmanager
+def told_by_server() -> Iterator[None]:
+    """For the block, what goes wrong with the server is told in our words.
+
+    Raises: UnavailableError, LocalLLMError.
+    """
+    import openai
+
+    try:
+        yield
+    except openai.APIConnectionError:
+        raise UnavailableError("no server answers here", hint="python -m serving") from None
+    except openai.APIStatusError as error:
+        raise LocalLLMError(str(error.message)) from None
 
 
 def server_url(settings: Settings) -> str:

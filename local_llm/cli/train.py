@@ -14,6 +14,7 @@ import typer
 from local_llm.cli import dataset, estimate, export
 from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.output import emit, emit_json, progress_bar, talk
+from local_llm.cli.retriever import retriever
 from local_llm.errors import InvalidInputError
 from local_llm.settings import OverLong, Quantization
 
@@ -27,6 +28,7 @@ app = typer.Typer(no_args_is_help=True, help="Fine-tune models on your own examp
 app.add_typer(dataset.app, name="dataset")
 app.command("estimate")(estimate.estimate)
 app.command("export")(export.export)
+app.command("retriever")(retriever)
 
 TrainingFile = Annotated[Path, typer.Argument(help="Examples: a JSONL file in the chat format of OpenAI.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="Base model; default: the engine's.")]

@@ -80,6 +80,7 @@ def test_client_answers_as_the_service_does(
         for ask in (
             lambda index, who: index.search(who, collection, "charging", 3),
             lambda index, who: index.documents(who, collection),
+            lambda index, who: index.passages(who, collection, after=0, limit=5),
             lambda index, who: index.stats(who, collection),
             lambda index, who: index.collections(who),
             lambda index, who: index.get(who, collection),

@@ -1,4 +1,4 @@
-"""Which rows are trained together, decided before training: a run that goes on later goes on with the same batches."""
+"""Which rows are trained together, decided before training: a run that goes on later has the same batches."""
 
 import random
 from collections.abc import Sequence

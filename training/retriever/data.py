@@ -102,6 +102,16 @@ def folded(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def refuse_few(questions: int, settings: RetrieverSettings) -> None:
+    """Raises: InvalidInputError if they are fewer than it takes, and that was not forced."""
+    if questions < FEWEST_QUESTIONS and not settings.force:
+        raise InvalidInputError(
+            f"there are {questions} questions; expected {FEWEST_QUESTIONS} or more: fewer teach little, and cannot "
+            "show whether it helped",
+            hint="--synthesise N writes more, --force trains all the same",
+        )
+
+
 def _refuse_too_little(data: Data) -> None:
     if not data.passages:
         raise InvalidInputError("there are no passages: the collection is empty", hint="local-llm index add")
@@ -109,16 +119,11 @@ def _refuse_too_little(data: Data) -> None:
         raise InvalidInputError(
             "there is no question whose documents have passages", hint="--questions FILE, or --synthesise N"
         )
-    if len(data.questions) < FEWEST_QUESTIONS and not data.settings.force:
-        raise InvalidInputError(
-            f"there are {len(data.questions)} questions; expected {FEWEST_QUESTIONS} or more: fewer teach little, "
-            "and cannot show whether it helped",
-            hint="--synthesise N writes more, --force trains all the same",
-        )
+    refuse_few(len(data.questions), data.settings)
 
 
 def _questions(path: Path, present: set[str]) -> tuple[list[Question], int]:
-    """Those with a document that is present, and how many have none. One that stands there again is one question."""
+    """Those with a document that is present, and how many have none. Equal ones are one question."""
     found: dict[str, Question] = {}
     empty = 0
     for row in _rows(path) if path.exists() else ():

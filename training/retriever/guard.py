@@ -57,6 +57,7 @@ def reason(dev: Side) -> str:
     if gain.high < 0:
         verdict = "is certainly worse"
     return (
-        f"the trained encoder {verdict}: on {dev.questions} dev questions nDCG@10 went from {dev.before.ndcg_10:.4f} "
-        f"to {dev.after.ndcg_10:.4f}, a change of {gain.mean:+.4f} (95 %: {gain.low:+.4f} to {gain.high:+.4f})"
+        f"the trained encoder {verdict}: on {dev.questions} dev questions nDCG@10 went from "
+        f"{dev.before.ndcg_10:.4f} to {dev.after.ndcg_10:.4f}, a change of {gain.mean:+.4f} "
+        f"(95 %: {gain.low:+.4f} to {gain.high:+.4f})"
     )

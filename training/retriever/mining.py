@@ -5,6 +5,7 @@ import io
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ def mined_from_json(values: dict[str, Any]) -> Mined:
 
 
 class Gold:
-    """What is right for each question, by text: a passage that reads as one of a right document is right as well."""
+    """What is right for each question, by text: a passage that reads like one of a right document is right too."""
 
     def __init__(self, passages: Sequence[Passage]):
         first: dict[str, int] = {}
@@ -116,10 +117,8 @@ class Miner:
                 left = [one for one in candidates.get(number, ()) if one not in right]
                 chosen = draw.sample(left, min(len(left), self.settings.negatives))
                 while len(chosen) < self.settings.negatives and len(right) + len(chosen) < len(gold.texts):
-                    other = draw.choice(gold.texts)
-                    if other not in right and other not in chosen:
-                        chosen.append(other)
-                        filled += 1
+                    chosen.append(_drawn(draw, gold.texts, right.union(chosen)))
+                    filled += 1
                 found[number] = tuple(chosen)
             if report is not None:
                 report(min(start + CHUNK, len(numbers)), len(numbers), "")
@@ -161,13 +160,18 @@ class Miner:
             for passage in right:
                 pairs.append(Pair(number, passage))
                 if len(all_right) < len(gold.texts):
-                    wrong = next(one for one in iter(lambda: draw.choice(gold.texts), None) if one not in all_right)
-                    pairs.append(Pair(number, wrong, label=0.0))
+                    pairs.append(Pair(number, _drawn(draw, gold.texts, all_right), label=0.0))
         return pairs
 
 
 def _pairs(positives: dict[int, list[int]], negatives: dict[int, tuple[int, ...]]) -> list[Pair]:
     return [Pair(number, one, negatives.get(number, ())) for number, right in positives.items() for one in right]
+
+
+def _drawn(draw: random.Random, texts: Sequence[int], but: AbstractSet[int]) -> int:
+    while (chosen := draw.choice(texts)) in but:
+        pass
+    return chosen
 
 
 def _known_vectors(vectors: Vectors, queries: Vectors) -> Any:

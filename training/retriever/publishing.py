@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from local_llm.encoder_recipe import TRAINING
+from local_llm.encoder_recipe import TRAINING, is_bge
 from local_llm.errors import IntegrityError
 from local_llm.fileio import read_json, write_file, write_json
 from local_llm.model_card import CARD
@@ -22,7 +22,8 @@ REPORT = "report.md"
 def provenance(data: Data, folder: Path) -> dict[str, Any]:
     """What the encoder was trained from, and how. No question is in it: models are shared between projects."""
     return {
-        "base": {"name": data.encoder.name, "sha256": _sha256(data.encoder)},
+        "run": folder.name,
+        "base": {"name": data.encoder.name, "sha256": _sha256(data.encoder), "bge": is_bge(data.encoder)},
         "data_sha256": data_files.sha256(folder),
         "settings": data.settings.to_json(),
         "versions": {name: version(name) for name in LIBRARIES},
@@ -41,6 +42,9 @@ def publish(store: ModelStore, folder: Path, name: str) -> Model:
             f"{outcome['reason']}: it is kept aside in {folder / 'model'}, and not published",
             hint=f"read {folder / REPORT}: which questions got worse, and what was odd in the data",
         )
+    there = store.find(name)
+    if there is not None and _run_of(there) == folder.name:  # published, and killed before that was noted
+        return there
     model = folder / "model"
     base = outcome["provenance"]["base"]["name"]
 
@@ -51,6 +55,11 @@ def publish(store: ModelStore, folder: Path, name: str) -> Model:
         write_file(target / CARD, _card(name, training).encode())
 
     return store.publish(write, name=name, kind="encoder", licence=_licence(store, base), origin=f"trained: {base}")
+
+
+def _run_of(model: Model) -> str | None:
+    path = model.path / TRAINING
+    return read_json(path).get("run") if path.exists() else None
 
 
 def _licence(store: ModelStore, base: str) -> str:
@@ -81,15 +90,15 @@ def _card(name: str, training: dict[str, Any]) -> str:
             "",
             f"# {name}",
             "",
-            f"A text encoder for retrieval, trained from `{base['name']}` (sha256 {base['sha256']}) on questions and",
-            "the documents that answer them. Pooling and prompts are those of its base.",
+            f"A text encoder for retrieval, trained from `{base['name']}` (sha256 {base['sha256']}) on questions",
+            "and the documents that answer them. Pooling and prompts are those of its base.",
             "",
             "| measured on | questions | nDCG@10 before | after | change, 95 % |",
             "|---|---|---|---|---|",
             *measured,
             "",
-            "Documents of a whole collection were ranked by their best passage; no measured question shares a document",
-            "with a trained one. Settings, versions and the data's hash are in `training.json`.",
+            "Documents of a whole collection were ranked by their best passage; no measured question shares a",
+            "document with a trained one. Settings, versions and the data's hash are in `training.json`.",
             "",
         ]
     )

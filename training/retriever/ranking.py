@@ -36,7 +36,12 @@ def rank(
 
 
 def rank_vectors(
-    vectors: Vectors, documents: Sequence[str], queries: Vectors, *, depth: int = DEPTH
+    vectors: Vectors,
+    documents: Sequence[str],
+    queries: Vectors,
+    *,
+    depth: int = DEPTH,
+    block_scores: int = BLOCK_SCORES,
 ) -> list[list[str]]:
     """vectors: float32 [passages, dimension], queries: float32 [questions, dimension], rows of length 1;
     `documents`: of each passage. A document is as near as its nearest passage."""
@@ -46,7 +51,7 @@ def rank_vectors(
     order = np.argsort(of_passage, kind="stable")
     starts = np.flatnonzero(np.diff(of_passage[order], prepend=-1))
     ordered = np.ascontiguousarray(vectors[order])
-    block = max(1, BLOCK_SCORES // len(ordered))
+    block = max(1, block_scores // len(ordered))
     ranked: list[list[str]] = []
     for start in range(0, len(queries), block):
         scores = np.maximum.reduceat(queries[start : start + block] @ ordered.T, starts, axis=1)

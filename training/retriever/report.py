@@ -61,7 +61,7 @@ def write(folder: Path, facts: dict[str, Any], dev: Sequence[Change], losses: Se
 def _markdown(facts: dict[str, Any], dev: Sequence[Change]) -> str:
     worse = [one for one in dev if one.gain < 0]
     better = [one for one in reversed(dev) if one.gain > 0]
-    verdict = "Published" if facts["better"] else "Kept aside"
+    verdict = "Better" if facts["better"] else "Kept aside"
     return "\n".join(
         [
             f"# A retriever trained from {facts['provenance']['base']['name']}\n",
@@ -93,8 +93,8 @@ def _figures(metrics: dict[str, Any]) -> list[str]:
         for name, heading in HEADINGS.items():
             gain = one["differences"][name]
             lines.append(
-                f"| {side} ({one['questions']}) | {heading} | {one['before'][name]:.4f} | {one['after'][name]:.4f} | "
-                f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}] |"
+                f"| {side} ({one['questions']}) | {heading} | {one['before'][name]:.4f} | "
+                f"{one['after'][name]:.4f} | {gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}] |"
             )
     return lines
 

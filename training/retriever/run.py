@@ -25,10 +25,12 @@ from training.retriever import data as data_files
 from training.retriever import guard, publishing, report
 from training.retriever.data import Data
 from training.retriever.mining import Mined, Miner, mined_from_json
+from training.retriever.notes import notes
 from training.retriever.split import Split, split, split_from_json
 
 MODEL = "model"
 OUTCOME = "outcome.json"
+PASSAGE_VECTORS, QUESTION_VECTORS = "passages.npy", "questions.npy"
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class _Run:
         report.write(self.folder, facts, dev, trained["losses"])
         write_json(self.folder / OUTCOME, facts)
         discard(self.folder)
+        for name in (PASSAGE_VECTORS, QUESTION_VECTORS):
+            (self.folder / name).unlink(missing_ok=True)
         done = outcome_of(self.folder)
         assert done is not None
         return done
@@ -123,7 +127,7 @@ class _Run:
         texts = [one.text for one in self.data.passages]
         vectors = encoder.documents(texts, self._report("encoding passages"))
         queries = encoder.queries([one.text for one in self.data.questions], self._report("encoding questions"))
-        for name, array in (("passages.npy", vectors), ("queries.npy", queries)):
+        for name, array in ((PASSAGE_VECTORS, vectors), (QUESTION_VECTORS, queries)):
             with staged_file(self.folder / name) as handle:
                 np.save(handle, array)
         counts = np.array(encoder.count_tokens(texts, encoder.recipe.document_prompt))
@@ -141,7 +145,7 @@ class _Run:
         }
 
     def _mine(self, sides: Split) -> Mined:
-        vectors, queries = (np.load(self.folder / name) for name in ("passages.npy", "queries.npy"))
+        vectors, queries = (np.load(self.folder / name) for name in (PASSAGE_VECTORS, QUESTION_VECTORS))
         miner = Miner(self.data.passages, self.data.questions, vectors, queries, self.data.settings)
         return miner.mine(sides.train, self._report("mining"))
 
@@ -180,7 +184,7 @@ class _Run:
             "reason": guard.reason(dev),
             "metrics": {"dev": dev.to_json(), "test": None if test is None else test.to_json()},
             "data": counts,
-            "notes": _notes(counts),
+            "notes": notes(counts),
             "trained": trained,
             "took": self._took(),
             "provenance": publishing.provenance(self.data, self.folder),
@@ -218,7 +222,7 @@ class _Run:
         """Of the attempts that finished a phase, and of all attempts at the training."""
         phases = [read_json(path) for path in self.folder.glob("phase-*.json")]
         return {
-            "seconds": round(sum(one["seconds"] for one in phases), 3),
+            "wall_seconds": round(sum(one["seconds"] for one in phases), 3),
             "cpu_seconds": round(sum(one["cpu_seconds"] for one in phases), 3),
         }
 
@@ -263,33 +267,3 @@ def _limit_memory(share: float | None) -> None:
 
         if torch.cuda.is_available():
             torch.cuda.set_per_process_memory_fraction(share)
-
-
-def _notes(counts: dict[str, Any]) -> list[str]:
-    """What is to be known of the data, in sentences; odd things only where there are some."""
-    asked = counts["questions"] - counts["synthesised"]
-    notes = [
-        f"{counts['documents']} documents in {counts['passages']} passages; {asked} questions asked by people, "
-        f"{counts['synthesised']} written by a model",
-        f"{counts['train']} questions to train, {counts['dev']} for dev, {counts['test']} for test, in "
-        f"{counts['groups']} groups that share no document; {counts['pairs']} pairs trained",
-    ]
-    if not asked:
-        notes.append("measured on questions that a model wrote: people may ask otherwise")
-    for name, note in (
-        ("without_passages", "questions left out: no document of theirs has a passage"),
-        ("dropped", "written questions left out: people's questions about their documents are measured"),
-        ("capped", "questions with more right documents than are trained; all of them count as right"),
-        ("filled", "wrong passages drawn by chance, as too few hard ones were below the margin"),
-        (
-            "longer_than_read",
-            f"passages longer than the {counts['reads_tokens']} tokens that the encoder reads: their ends are not seen",
-        ),
-        (
-            "longer_than_trained",
-            f"passages longer than the {counts['trains_tokens']} tokens that are read while training",
-        ),
-    ):
-        if counts[name]:
-            notes.append(f"{counts[name]} {note}")
-    return notes

@@ -40,6 +40,7 @@ class RetrieverSettings:
     distinct_batches: bool = True  # no right document of one question in a batch where another brings it as wrong
     dev_share: float = 0.2
     test_share: float = 0.1
+    checkpoint_seconds: float = 60.0  # between two checkpoints
     seed: int = 7
     force: bool = False
 
@@ -62,6 +63,7 @@ class RetrieverSettings:
         yield from _outside(self.positives, "positives", 1, 1000)
         yield from _outside(self.max_tokens, "max_tokens", 16, 32768)
         yield from _outside(self.max_seconds, "max_seconds", 1, 10**7)
+        yield from _outside(self.checkpoint_seconds, "checkpoint_seconds", 0, 10**6)
         yield from _outside(self.dev_share, "dev_share", 0.05, 0.5)
         yield from _outside(self.test_share, "test_share", 0, 0.5)
         yield from _outside(self.seed, "seed", 0, 2**31 - 1)
@@ -78,8 +80,9 @@ def from_json(values: Mapping[str, Any]) -> RetrieverSettings:
 
 
 def article(**changes: Any) -> RetrieverSettings:
-    """The article's recipe: pairs labelled 1.0 and 0.0, wrong documents by chance, cosine similarity loss, shuffled,
-    batches of 16, 3 epochs. What it leaves open is as `SentenceTransformer.fit` has it: learning rate 2e-5.
+    """The article's recipe: pairs labelled 1.0 and 0.0, wrong documents by chance, cosine similarity loss,
+    shuffled, batches of 16, 3 epochs. What it leaves open is as `SentenceTransformer.fit` has it: a learning rate
+    of 2e-5.
     """
     given = {
         "loss": "cosine",
@@ -94,8 +97,8 @@ def article(**changes: Any) -> RetrieverSettings:
 
 
 def library_defaults(**changes: Any) -> RetrieverSettings:
-    """As sentence-transformers trains when it is told nothing: pairs alone, scale 20, batches of 8 by chance, 3 epochs
-    at 5e-5. Source: SentenceTransformerTrainingArguments and MultipleNegativesRankingLoss of 6.2.
+    """As sentence-transformers trains when it is told nothing: pairs alone, scale 20, batches of 8 by chance,
+    3 epochs at 5e-5. Source: SentenceTransformerTrainingArguments and MultipleNegativesRankingLoss of 6.2.
     """
     given = {
         "loss": "multiple-negatives",

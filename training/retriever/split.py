@@ -28,7 +28,8 @@ class Split:
 
 
 def split_from_json(values: dict[str, Any]) -> Split:
-    return Split(**{name: tuple(one) if isinstance(one, list) else one for name, one in values.items()})
+    train, dev, test, groups = (tuple(values[name]) for name in ("train", "dev", "test", "groups"))
+    return Split(train, dev, test, groups, values["dropped"])
 
 
 def split(
@@ -57,7 +58,7 @@ def split(
                 "that share documents, and each goes to one side whole",
                 hint="give questions about more documents, or another --seed",
             )
-    return Split(*(tuple(sides[side]) for side in ("train", "dev", "test")), tuple(groups), dropped)
+    return Split(tuple(sides["train"]), tuple(sides["dev"]), tuple(sides["test"]), tuple(groups), dropped)
 
 
 def components(questions: Sequence[Question]) -> list[int]:

@@ -1,4 +1,4 @@
-"""The training itself, by sentence-transformers' trainer; it goes on from its last checkpoint where there is one."""
+"""The training itself, by sentence-transformers' trainer; it goes on from its last checkpoint if there is one."""
 
 import math
 import os
@@ -21,10 +21,9 @@ from training.retriever.data import Data
 from training.retriever.encoding import Encoder
 from training.retriever.losses import columns, make_loss, prompts
 from training.retriever.mining import Gold, Pair
+from training.retriever.settings import RetrieverSettings
 
 WEIGHTS = "trained.safetensors"
-CHECKPOINT_SECONDS = 60.0
-LOG = "steps.jsonl"
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,6 @@ def train(
     *,
     report: Report | None = None,
     stop: threading.Event | None = None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Trained:
     """Trains the encoder on the pairs; `model_folder` holds it when this returns, with `provenance` beside it.
 
@@ -86,7 +84,7 @@ def train(
             model[0].model = lora.wrap_encoder(model[0].model, settings.lora_rank)
         checkpoint = checkpoints.newest(folder / STEPS)
         clock = _Clock(checkpoints.seconds_of(checkpoint) if checkpoint else 0.0)
-        callback = _callback(folder / STEPS, clock, settings.max_seconds, checkpoint_seconds, report, stop)
+        callback = _callback(folder / STEPS, clock, settings, report, stop)
         trainer = _trainer(data, pairs, batches, chosen, encoder, folder / STEPS, clock)
         trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -242,8 +240,7 @@ def _decay(steps: int, warmup: float, max_seconds: float | None, clock: _Clock) 
 def _callback(
     steps_folder: Path,
     clock: _Clock,
-    max_seconds: float | None,
-    checkpoint_seconds: float,
+    settings: RetrieverSettings,
     report: Report | None,
     stop: threading.Event | None,
 ) -> Any:
@@ -258,9 +255,9 @@ def _callback(
         def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
             if stop is not None and stop.is_set() and state.global_step < state.max_steps:
                 self.stopped = control.should_save = control.should_training_stop = True
-            elif max_seconds is not None and clock.seconds() >= max_seconds:
+            elif settings.max_seconds is not None and clock.seconds() >= settings.max_seconds:
                 control.should_training_stop = True
-            elif time.monotonic() - self._saved_at >= checkpoint_seconds:
+            elif time.monotonic() - self._saved_at >= settings.checkpoint_seconds:
                 control.should_save = True
 
         def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_: Any) -> None:

@@ -33,6 +33,7 @@ def test_collections_out_of_scope_are_as_if_they_were_not_there(
             lambda name=name: service.get(scoped, name),  # type: ignore[misc]
             lambda name=name: service.search(scoped, name, "charging"),  # type: ignore[misc]
             lambda name=name: service.documents(scoped, name),  # type: ignore[misc]
+            lambda name=name: service.passages(scoped, name),  # type: ignore[misc]
             lambda name=name: service.stats(scoped, name),  # type: ignore[misc]
             lambda name=name: service.delete(scoped, name),  # type: ignore[misc]
             lambda name=name: service.update(scoped, name, title="x"),  # type: ignore[misc]
