@@ -90,7 +90,8 @@ class CitationWriter:
         """Of the sentence that is being written: by each passage that it names as its source and that is one, else
         by the one that says the most of it."""
         sentence = "".join(self._sentence)
-        named = [self._sources.claimed(sentence, number) for number in self._claims if number not in self._left_out]
+        claims = [number for number in dict.fromkeys(self._claims) if number not in self._left_out]
+        named = [self._sources.claimed(sentence, number) for number in claims]
         supports = [support for support in named if support is not None]
         if not supports:
             found = self._sources.supporting(sentence, self._left_out)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from local_llm.answer_measures import containment
-from serving.answering.words import content_words, numbers_and_names
+from serving.answering.words import content_words, numbers_and_names, without_item_mark
 
 # A sentence is supported if this share of what it says stands in the window, and it says so many words.
 MINIMUM_SHARE = 0.6
@@ -79,16 +79,14 @@ class Sources:
     def _holding_all(self, sentence: str, number: int) -> Support | None:
         if not content_words(sentence):
             return None
-        source = self._sources[number - 1]
-        for window in self._windows:
-            span = window.support
-            text = source.text[span.start - source.start : span.end - source.start]
-            if span.number == number and containment(text, sentence):
+        source, said = self._sources[number - 1], without_item_mark(sentence)
+        for span in (window.support for window in self._windows if window.support.number == number):
+            if containment(source.text[span.start - source.start : span.end - source.start], said):
                 return span
         return None
 
     def _support(self, words: set[str], exact: set[str], left_out: Collection[int]) -> Support | None:
-        if len(words) < MINIMUM_WORDS:
+        if len(words) < MINIMUM_WORDS or not self._subjects:
             return None
         said = [len(words - subject) for subject in self._subjects]
         shared: Counter[int] = Counter()
@@ -96,7 +94,8 @@ class Sources:
             shared.update(self._holding.get(word, ()))
         best: Support | None = None
         best_share = 0.0
-        for at in sorted(shared):
+        least = MINIMUM_SHARE * min(said) - 1e-9  # most windows hold a word or two: they are passed over at once
+        for at in sorted(at for at, count in shared.items() if count >= least):
             window = self._windows[at]
             number = window.support.number
             if number in left_out or said[number - 1] < MINIMUM_WORDS:

@@ -2,6 +2,7 @@
 
 import re
 
+_ITEM_MARK = re.compile(r"^\s*(?:\d+[.)]|[-*])\s+")
 _WORD = re.compile(r"\w+(?:[.,:/-]\w+)*", re.UNICODE)
 # A word that begins no sentence and no part of one: with a capital it is a name.
 _WITHIN = re.compile(r"(?<=\w[ ,])\s*([^\W\d_]\w*(?:[.,:/-]\w+)*)")
@@ -26,9 +27,13 @@ def content_words(text: str) -> set[str]:
 
     A list's own number ("2. ") is none of them.
     """
-    body = re.sub(r"^\s*(?:\d+[.)]|[-*])\s+", "", text)
-    words = (found.group().lower() for found in _WORD.finditer(body))
+    words = (found.group().lower() for found in _WORD.finditer(without_item_mark(text)))
     return {_folded(word) for word in words if word not in _STOPWORDS}
+
+
+def without_item_mark(text: str) -> str:
+    """What an item of a list says."""
+    return _ITEM_MARK.sub("", text)
 
 
 def numbers_and_names(text: str) -> set[str]:

@@ -18,6 +18,7 @@ from local_llm.keys import KeyStore
 from local_llm.permissions import Caller, local_admin
 from local_llm.profiles import Profile, ProfileStore
 from local_llm.projects import FLAGS, QUOTAS, VALUES, ProjectStore
+from local_llm.provenance import fingerprint, remember
 from local_llm.settings import Settings
 from local_llm.state import MIGRATIONS, Key, Project, Row, State
 from local_llm.usage import Usage
@@ -120,6 +121,7 @@ def test_removing_leaves_nothing_of_it_and_everything_of_others(run, state: Stat
     files = FileStore(settings, state)
     kept = files.add([b"x"], filename="x", purpose="user_data", project_id=state.local_project_id())
     gone = files.add([b"y"], filename="y", purpose="user_data", project_id=support.id)
+    remember(state, support.id, {fingerprint("a row of a training file"): ["user:ana"]})
     usage = Usage(state)
     usage.count(local_admin(support.id), "tiny", "completions", input_tokens=1)
     usage.flush()

@@ -134,6 +134,20 @@ def test_an_answer_tells_what_it_was_made_from(engine: TalkingEngine, client: op
     assert engine.paths()[2:] == ["/v1/chat/completions"]
 
 
+def test_a_models_own_markers_are_checked_whole_and_streamed(engine: TalkingEngine, client: openai.OpenAI) -> None:
+    """A model that was trained to write them, or imitates the numbers of the passages."""
+    first = message_of(client).content.removeprefix(CITED)  # the number of the passage that says so
+    engine.says = lambda _body: f"{CITED}{first} Bananas are yellow and grow in the tropics. [9] Four hours{first}"
+    cited = f"{CITED}{first} Bananas are yellow and grow in the tropics. Four hours{first}"
+    message = message_of(client)
+    texts, last = streamed(client)
+    assert message.content == texts[0] == cited
+    for answered in (message, last[0]):
+        places = [note["url_citation"] for note in answered.model_dump()["annotations"]]
+        assert [cited[place["start_index"] : place["end_index"]] for place in places] == [first, first]
+        assert places[1]["end_index"] == len(cited)
+
+
 def test_the_snippet_of_the_documentation_works(
     engine: TalkingEngine, world: World, service: IndexService, capsys: pytest.CaptureFixture[str]
 ) -> None:

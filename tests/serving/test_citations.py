@@ -2,6 +2,7 @@ import random
 import time
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,3 +139,130 @@ def test_a_thousand_sentences_are_compared_with_fifty_passages_in_a_moment() -> 
     writer.finish()
     assert time.process_time() - began < 0.6
     assert 8 in {mark.support.number for mark in writer.marks}
+
+
+# Markers that the model writes itself
+
+
+NORMANDY = Passage("Normandy", "The first ruler was Rollo, a Viking. He died in 930.", start=40)
+FULL = "E31 means the scan memory is full."
+
+
+@pytest.mark.parametrize(
+    "said",
+    [f"{FULL} [2]", f"{FULL}[2]", f"{FULL[:-1]} [2].", f"{FULL}  [2]", f"{FULL} [2][2]", f"{FULL[:-1]} [2]. [2]"],
+)
+@pytest.mark.parametrize("behind", ["", " Goodbye.", "\n\nGoodbye."])
+def test_a_models_own_marker_is_not_written_twice(said: str, behind: str) -> None:
+    text, writer = write(f"{said}{behind}", TRIAL, CODES)
+    assert text == f"{FULL} [2]{behind}"
+    assert [mark.support.number for mark in writer.marks] == [2]
+    assert text[writer.marks[0].answer_start : writer.marks[0].answer_end] == " [2]"
+
+
+def test_a_models_own_marker_chooses_among_passages_that_support_the_sentence() -> None:
+    assert write(FULL, CODES, CODES)[0] == f"{FULL} [1]"
+    assert write(f"{FULL} [2]", CODES, CODES)[0] == f"{FULL} [2]"
+    text, writer = write(f"{FULL} [2] [1]", CODES, CODES)
+    assert text == f"{FULL} [2] [1]"
+    assert [mark.support.number for mark in writer.marks] == [2, 1]
+
+
+def test_a_models_own_marker_is_shown_only_if_the_passage_supports_the_sentence() -> None:
+    unsupported = "Bananas grow in the tropics and are yellow."
+    for number in (1, 2, 7, 99):
+        text, writer = write(f"{unsupported} [{number}] Yes.", TRIAL, CODES)
+        assert text == f"{unsupported} Yes."
+        assert writer.marks == []
+    # Another passage than the one named supports it.
+    assert write(f"{FULL} [1] Yes.", TRIAL, CODES)[0] == f"{FULL} [2] Yes."
+    assert write("The free trial of the Heron plan lasts 30 days. [1]", TRIAL)[1].marks == []
+
+
+def test_a_short_answer_is_cited_where_the_model_names_a_passage_that_holds_it() -> None:
+    text, writer = write("Rollo [2]", CODES, NORMANDY)
+    assert text == "Rollo [2]"
+    (mark,) = writer.marks
+    assert (mark.support.start, mark.support.end) == (40, 40 + len("The first ruler was Rollo, a Viking."))
+    assert write("Rollo [2].", CODES, NORMANDY)[0] == "Rollo. [2]"
+    assert write("1. Rollo [2]\n2. Ragnar [2]\n", CODES, NORMANDY)[0] == "1. Rollo [2]\n2. Ragnar\n"
+
+
+@pytest.mark.parametrize("said", ["Rollo [1]", "Rollo [3]", "Rollo", "Ragnar [2]", "Viking Rollo [2]", "No [2]"])
+def test_a_short_answer_has_no_citation_by_any_other_passage(said: str) -> None:
+    text, writer = write(said, CODES, NORMANDY)
+    assert text == said.partition(" [")[0]
+    assert writer.marks == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "In [2] it is said that all went well.",
+        "The first item is names[1]\nand so on",
+        "See [2](http://x.example) for more.",
+        "The answer of f(x) is a[0].",
+        "```\nreturn [1]\n```\n",
+        "It ended in 930. [1930] was a year, too.",
+    ],
+)
+def test_what_is_no_marker_stays_in_the_text(said: str) -> None:
+    assert write(said, CODES, NORMANDY)[0] == said
+
+
+def test_without_markers_written_the_models_own_stay_and_tell_what_is_cited() -> None:
+    writer = CitationWriter([CODES, NORMANDY], write_markers=False)
+    assert writer.feed("Rollo [") + writer.feed("2]") + writer.finish() == "Rollo [2]"
+    assert [mark.support.number for mark in writer.marks] == [2]
+    assert (writer.marks[0].answer_start, writer.marks[0].answer_end) == (9, 9)
+
+
+def test_of_a_stream_no_more_is_held_back_than_a_marker_may_begin_with() -> None:
+    writer = CitationWriter([CODES])
+    pieces = ("E31", " means", " it.", " ", "[", "1", "]", " Yes", ".")
+    assert [writer.feed(piece) for piece in pieces] == ["E31", " means", " it.", "", "", "", "", " Yes", "."]
+    assert writer.feed(" " * 1000)[:900] == " " * 900
+    assert writer.feed("[1]" * 1000).endswith("[1]" * 900)
+
+
+PIECES = [
+    FULL,
+    FULL[:-1],
+    "Rollo",
+    ".",
+    "!",
+    " ",
+    "  ",
+    "\n",
+    "[1]",
+    " [2]",
+    "[9]",
+    "[",
+    "]",
+    "1",
+    "```",
+    '"',
+    "1.",
+    "a",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14), st.integers(1, 9))
+def test_own_markers_are_read_alike_in_any_pieces(parts: list[str], piece: int) -> None:
+    answer = "".join(parts)
+    at_once, whole = write(answer, CODES, NORMANDY)
+    streamed, pieces = write(answer, CODES, NORMANDY, piece=piece)
+    assert streamed == at_once
+    assert pieces.marks == whole.marks
+    for mark in whole.marks:
+        assert at_once[mark.answer_start : mark.answer_end] == f" [{mark.support.number}]"
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14), st.integers(1, 9))
+def test_without_markers_written_any_text_passes_unchanged(parts: list[str], piece: int) -> None:
+    answer = "".join(parts)
+    writer = CitationWriter([CODES, NORMANDY], write_markers=False)
+    for start in range(0, len(answer), piece):
+        assert writer.feed(answer[start : start + piece]) == answer[start : start + piece]
+    assert writer.finish() == ""
+    assert all(0 <= mark.answer_start == mark.answer_end <= len(answer) for mark in writer.marks)
