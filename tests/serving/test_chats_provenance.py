@@ -11,6 +11,7 @@ import pytest
 from index.interface import Record
 from index.service import IndexService
 from local_llm.cli.app import run
+from local_llm.identifiers import now
 from local_llm.projects import ProjectStore
 from local_llm.state import ChatRow, RestrictedRow
 
@@ -230,7 +231,7 @@ def kept_chat(world: World) -> ChatRow:
     return ChatRow(
         id="chatcmpl-1",
         project_id=world.admin.project_id,
-        created_at=1,
+        created_at=now(),
         model=BASE,
         labels={},
         request={"model": BASE, "messages": [asked]},
