@@ -324,7 +324,9 @@ class ChatRow(Row):
     labels: Mapped[dict[str, Any]]  # `metadata` in the API
     request: Mapped[dict[str, Any]]  # as the client sent it
     answer: Mapped[dict[str, Any]]  # as the client got it
-    prompt: Mapped[dict[str, Any] | None]  # the messages as the model saw them, where these are others
+    # `messages` as the model saw them, where these are others, and of which `documents` ([collection, id]) their
+    # passages are, with the `refusal` that was asked for. Rows of before have the messages only.
+    prompt: Mapped[dict[str, Any] | None]
     size: Mapped[int] = mapped_column(default=0)  # of all that, in characters
     rating: Mapped[str | None]  # "good" or "bad"
     correction: Mapped[str | None]  # what the answer should have been

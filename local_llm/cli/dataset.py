@@ -1,8 +1,9 @@
 """local-llm train dataset: training files out of other data sets, of reviewed answers, and of documents."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +12,9 @@ from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.output import emit, progress_bar, talk
 from local_llm.errors import InvalidInputError, TrainingDataError
 from local_llm.fileio import staged_file
+
+if TYPE_CHECKING:
+    from serving.chats.audiences import Restricted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,7 +71,12 @@ def chats(
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Writes reviewed chats as a training file. A correction takes the answer's place."""
+    """Writes reviewed chats as a training file. A correction takes the answer's place.
+
+    A file with chats that were answered from restricted documents is for those who may see these, once it is used.
+    """
+    from index.access import open_index
+    from serving.chats.audiences import Audiences
     from serving.chats.export import export
     from serving.chats.rows import Filter, reviewed_chats
     from training.examples.data import MINIMUM_EXAMPLES, check_training_file
@@ -75,12 +84,14 @@ def chats(
     box: CommandContext = context.obj
     if out.exists() and not force:
         raise InvalidInputError(f"{out} exists already", hint="give another --out, or --force")
+    audiences = Audiences()
     written = left_out = 0
     with staged_file(out) as file:
         for chat in export(reviewed_chats(box.state, box.caller, Filter(model), rated), with_context=with_context):
             written += chat.line is not None
             left_out += chat.line is None
             file.write(chat.line or b"")
+            audiences.add(chat.origin)
             if chat.line is None:
                 talk(f"{chat.chat_id} is left out: {chat.reason}")
         if not written:
@@ -88,8 +99,32 @@ def chats(
                 f"no chat can be exported ({left_out} left out); nothing was written",
                 hint="rate them: POST /v1/chat/completions/ID/rating",
             )
+        # Before anybody can take the file.
+        opened = partial(open_index, box.settings, box.state)
+        restricted = audiences.remember(box.state, box.caller.project_id, opened)
+    _tell(restricted)
     check_training_file(out, method="supervised", minimum=1)
     if written < MINIMUM_EXAMPLES:
         talk(f"a training file needs at least {MINIMUM_EXAMPLES} examples; this one has {written}")
     text = f"{out}: {written} examples"
-    emit({"output": out, "examples": written, "left_out": left_out}, text, as_json=as_json)
+    value = {"output": out, "examples": written, "left_out": left_out, "restricted": restricted.examples}
+    emit(value, text, as_json=as_json)
+
+
+def _tell(restricted: "Restricted") -> None:
+    for what, count in (
+        (
+            "examples made from passages that not everyone may see: what is trained from them is for those who may",
+            restricted.examples,
+        ),
+        (
+            "of these kept before documents were noted with a chat: what is trained from them is for admins only",
+            restricted.unnoted,
+        ),
+        (
+            "of these with an answer too short to be known again: see to it yourself whose the file is",
+            restricted.unknowable,
+        ),
+    ):
+        if count:
+            talk(f"{what}: {count}")

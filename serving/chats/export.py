@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from local_llm.state import ChatRow
+from serving.chats.origins import Origin, origin_of
 from training.examples.rules import reasons_against
 
 FUNCTION_KEYS = ("name", "description", "parameters", "strict")
@@ -19,11 +20,15 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Exported:
-    """A chat as a line of a training file, or the reason why it can be none."""
+    """A chat as a line of a training file, or the reason why it can be none.
+
+    `origin`: what documents it was made from; None: from none.
+    """
 
     chat_id: str
     line: bytes | None
     reason: str | None = None
+    origin: Origin | None = None
 
 
 def export(rows: Iterable[ChatRow], *, with_context: bool) -> Iterator[Exported]:
@@ -36,7 +41,8 @@ def export(rows: Iterable[ChatRow], *, with_context: bool) -> Iterator[Exported]
         if reasons:
             yield Exported(row.id, None, reasons[0])
         else:
-            yield Exported(row.id, json.dumps(example, ensure_ascii=False).encode() + b"\n")
+            line = json.dumps(example, ensure_ascii=False).encode() + b"\n"
+            yield Exported(row.id, line, origin=origin_of(row, example, with_context=with_context))
 
 
 def example_of(row: ChatRow, *, with_context: bool) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from serving.vector_stores.requests import Metadata
 
 if TYPE_CHECKING:
     from serving.answering.answer import Answer
-    from serving.answering.prepare import Question
+    from serving.answering.prepare import Prepared, Question
 
 # Larger ones hold images; nobody trains on them, and the state database stays small.
 LARGEST_CHAT_CHARACTERS = 1 << 20
@@ -49,7 +49,7 @@ class _Chat:
 
     caller: Caller
     body: Mapping[str, Any]  # as the client sent it
-    prompt: Sequence[Any] | None  # the messages as the model saw them, where these are others
+    prompt: Mapping[str, Any] | None  # see _prompt_of
     model: str
     sent: Sequence[bytes]
     usage: TokenUsage
@@ -88,9 +88,7 @@ class ChatKeeper:
     def add(self, answer: "Answer", sent: Sequence[bytes]) -> None:
         """Takes a chat whose answer is all there."""
         prepared = answer.prepared
-        body, prompt = prepared.question.body, prepared.body.get("messages")
-        if prompt == body.get("messages"):
-            prompt = None
+        body, prompt = prepared.question.body, _prompt_of(prepared)
         size = _size_of(body) + _size_of(prompt) + sum(map(len, sent))
         if size > LARGEST_CHAT_CHARACTERS or self._size + size > MOST_WAITING_CHARACTERS:
             log.warning("a chat of %d characters or more is not kept: too large, or too many wait", size)
@@ -159,11 +157,21 @@ def _row_of(chat: _Chat) -> ChatRow | None:
             request={key: value for key, value in body.items() if key not in ("metadata", "store")},
             answer=answer,
             size=chat.size,
-            prompt=None if chat.prompt is None else {"messages": chat.prompt},
+            prompt=None if chat.prompt is None else dict(chat.prompt),
         )
     except Exception as error:  # one odd chat holds up no other
         log.error("a chat could not be kept", exc_info=error)
         return None
+
+
+def _prompt_of(prepared: "Prepared") -> dict[str, Any] | None:
+    """The messages as the model saw them, where these are others than the client's, and of which documents: what is
+    made of the chat later is for those who may see them."""
+    messages = prepared.body.get("messages")
+    if messages == prepared.question.body.get("messages"):
+        return None
+    documents = sorted({(hit.collection, hit.document_id) for hit in prepared.hits})
+    return {"messages": messages, "documents": documents, **({"refusal": prepared.refusal} if documents else {})}
 
 
 def _size_of(value: Any) -> int:

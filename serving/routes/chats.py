@@ -11,9 +11,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 
+from index.client import IndexClient
 from local_llm.errors import InvalidInputError
 from local_llm.fileio import CHUNK_BYTES
 from serving.bodies import read_json_object
+from serving.chats.audiences import Audiences
 from serving.chats.export import export
 from serving.chats.rows import (
     Filter,
@@ -70,16 +72,20 @@ def list_all(
 def export_all(
     request: Request, rated: Reviewed = "any", with_context: bool = False, model: Model = None
 ) -> StreamingResponse:
-    """A training file. The headers count its examples, and the chats that can be none."""
+    """A training file. The headers count its examples, the chats that can be none, and the examples that were made
+    from passages that not everyone may see."""
     services, caller = services_of(request), caller_of(request)
     _write(services)
     rows = reviewed_chats(services.state, caller, Filter(model, metadata_filter(request)), rated)
-    counts = {True: 0, False: 0}
+    counts, audiences = {True: 0, False: 0}, Audiences()
     # Counted before the first byte goes out, and not all in memory.
     file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115
     for exported in export(rows, with_context=with_context):
         counts[exported.line is not None] += 1
         file.write(exported.line or b"")
+        audiences.add(exported.origin)
+    socket = services.settings.place.socket("index")
+    restricted = audiences.remember(services.state, caller.project_id, lambda: IndexClient(socket))
     file.seek(0)
 
     def blocks() -> Iterator[bytes]:
@@ -88,7 +94,11 @@ def export_all(
                 yield block
 
     note(request, caller, "chat.exported", None, examples=counts[True], with_context=with_context)
-    headers = {"x-examples": str(counts[True]), "x-left-out": str(counts[False])}
+    headers = {
+        "x-examples": str(counts[True]),
+        "x-left-out": str(counts[False]),
+        "x-restricted": str(restricted.examples),
+    }
     return StreamingResponse(blocks(), media_type="application/jsonl", headers=headers)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from local_llm.encoder_recipe import Recipe, recipe_of
+from training import base_model
 from training.quiet import quiet_libraries
 from training.reporting import Report
 
@@ -19,7 +20,8 @@ CHUNK = 8 * BATCH
 
 
 class Encoder:
-    """The encoder of a folder. `device` is "auto", "cpu" or "cuda"."""
+    """The encoder of a folder. `device` is "auto", "cpu" or "cuda". Weights are float32, multiplied in bf16
+    where the hardware computes in it: twice as fast, and the same for all encoders that are compared."""
 
     def __init__(self, path: Path, device: str = "auto"):
         self.path = path
@@ -58,16 +60,23 @@ class Encoder:
         order = sorted(range(len(texts)), key=lambda at: len(texts[at]), reverse=True)
         for start in range(0, len(order), CHUNK):
             rows = order[start : start + CHUNK]
-            vectors[rows] = self.model.encode(
-                [texts[row] for row in rows],
-                prompt=prompt or None,
-                batch_size=BATCH,
-                normalize_embeddings=True,
-                show_progress_bar=False,
-            )
+            with self._precision():
+                vectors[rows] = self.model.encode(
+                    [texts[row] for row in rows],
+                    prompt=prompt or None,
+                    batch_size=BATCH,
+                    normalize_embeddings=True,
+                    show_progress_bar=False,
+                )
             if report is not None:
                 report(min(start + CHUNK, len(order)), len(order), "")
         return vectors
+
+    def _precision(self) -> Any:
+        import torch
+
+        is_bf16 = base_model.compute_precision() == "bf16"
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=is_bf16)
 
 
 def load(path: Path, recipe: Recipe, device: str = "auto") -> Any:

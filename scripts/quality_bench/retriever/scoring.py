@@ -20,8 +20,8 @@ Array = NDArray[np.float32]
 
 
 class Scorer:
-    """An encoder's folder by the name `name`; what it takes long to make is kept in `kept`. In float32, as training
-    has it: models are compared, not the engines that run them."""
+    """An encoder's folder by the name `name`; what it takes long to make is kept in `kept`. Encoded as training
+    does it: models are compared, not the engines that run them."""
 
     def __init__(self, name: str, folder: Path, kept: Path, device: str = "auto"):
         self._name, self._folder, self._kept, self._device = name, folder, kept, device

@@ -50,17 +50,19 @@ class Answer:
         return cls(**{**values, "cited": tuple(values["cited"])})
 
 
-def answers(url: str, title: str, requests: Sequence[Request], kept: Journal) -> list[Answer]:
-    """In the order of the requests. Raises: openai.OpenAIError."""
-    missing = [one for one in requests if kept.get(one.key) is None]
-    if missing:
-        with progress_bar(title) as bar:
-            asyncio.run(_ask_all(url, missing, kept, lambda done: bar(done, len(missing))))
-    return found(requests, kept)
+def ask(url: str, title: str, requests: Sequence[Request], kept: Journal) -> None:
+    """Those that have no answer yet. Raises: openai.OpenAIError."""
+    left = missing(requests, kept)
+    with progress_bar(title) as bar:
+        asyncio.run(_ask_all(url, left, kept, lambda done: bar(done, len(left))))
+
+
+def missing(requests: Sequence[Request], kept: Journal) -> list[Request]:
+    return [one for one in requests if kept.get(one.key) is None]
 
 
 def found(requests: Sequence[Request], kept: Journal) -> list[Answer]:
-    """Those that are there."""
+    """The answers that are there, in the order of the requests."""
     rows = [kept.get(one.key) for one in requests]
     return [Answer.of(row) for row in rows if row is not None]
 

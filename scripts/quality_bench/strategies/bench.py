@@ -15,7 +15,7 @@ from quality_bench.strategies import adapters, asking, data, files, prompts, rep
 from quality_bench.strategies.box import Box
 from quality_bench.strategies.contexts import Contexts, retrieve
 from quality_bench.strategies.data import Question, Xquad
-from quality_bench.strategies.scoring import Scored, score_all
+from quality_bench.strategies.scoring import score_all
 from quality_bench.strategies.settings import (
     PASSAGES,
     PROFILES,
@@ -43,23 +43,33 @@ def run(options: Namespace) -> dict[str, Any]:
     trained = _adapters(box, world, options)
     names = {name: one.name for name, one in trained.items()}
     words = _profiles(box, world, names)
-    found: dict[str, list[Scored]] = {}
-    with box.server() as url:
-        contexts = retrieve(box, COLLECTION, questions, Journal(box.work / "retrieved.jsonl"))
-        for setting in settings_with(frozenset(names)):
-            asked = requests(setting, questions, contexts, names, words)
-            kept = Journal(box.work / "answers" / f"{setting.name}.jsonl")
-            if setting.name in options.only:
-                talk(f"{setting.name}: {len(asked)} questions")
-                asking.answers(url, setting.name, asked, kept)
-            if answers := asking.found(asked, kept):
-                found[setting.name] = score_all(questions, answers)
+    contexts = retrieve(box, COLLECTION, questions, Journal(box.work / "retrieved.jsonl"))
+    asked = {one.name: requests(one, questions, contexts, names, words) for one in settings_with(frozenset(names))}
+    found = {
+        name: score_all(questions, answers)
+        for name, answers in _answers(box, asked, options.only).items()
+        if answers
+    }
     report.print_report(found, trained, contexts)
     where = {"data": options.data.name, "hardware": this_hardware().to_json(), "versions": versions()}
-    asked = {"questions": len(questions), "passages": PASSAGES, "concurrency": asking.CONCURRENCY}
-    facts = {"part": "strategies", **where, **asked, **report.facts_of(found, trained, contexts)}
+    way = {"questions": len(questions), "passages": PASSAGES, "concurrency": asking.CONCURRENCY}
+    facts = {"part": "strategies", **where, **way, **report.facts_of(found, trained, contexts)}
     write_json(box.work / "results.json", facts)
     return facts
+
+
+def _answers(
+    box: Box, asked: Mapping[str, Sequence[asking.Request]], only: Sequence[str]
+) -> dict[str, list[asking.Answer]]:
+    """By setting; of those that are not in `only` what was kept. No server is started if nothing is missing."""
+    kept = {name: Journal(box.work / "answers" / f"{name}.jsonl") for name in asked}
+    missing = [name for name in asked if name in only and asking.missing(asked[name], kept[name])]
+    if missing:
+        with box.server() as url:
+            for name in missing:
+                talk(f"{name}: {len(asked[name])} questions")
+                asking.ask(url, name, asked[name], kept[name])
+    return {name: asking.found(asked[name], kept[name]) for name in asked}
 
 
 def requests(

@@ -36,10 +36,11 @@ class Contexts:
 
 
 def retrieve(box: Box, collection: str, questions: Sequence[Question], kept: Journal) -> dict[str, Contexts]:
-    """By question id. With the server running, its index is asked."""
-    with open_index(box.settings, box.state) as index:
-        for one in questions:
-            if kept.get(one.id) is None:
+    """By question id; each is searched for once."""
+    missing = [one for one in questions if kept.get(one.id) is None]
+    if missing:
+        with open_index(box.settings, box.state) as index:
+            for one in missing:
                 hits = index.search(box.caller, collection, one.text, DEPTH)
                 kept.add(one.id, {"passages": [asdict(_passage(hit)) for hit in hits]})
     return {one.id: contexts(one, [Passage(**row) for row in _rows(kept, one)]) for one in questions}

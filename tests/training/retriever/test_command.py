@@ -127,7 +127,18 @@ def test_what_is_no_better_is_kept_aside_with_exit_1(
 
 @pytest.mark.slow
 def test_control_c_ends_a_run_that_goes_on_later(settings: Settings, collection: str, asked: Path) -> None:
-    line = ["train", "retriever", collection, "--questions", str(asked), *FAST, "--epochs", "50"]
+    line = [
+        "train",
+        "retriever",
+        collection,
+        "--questions",
+        str(asked),
+        *FAST,
+        "--epochs",
+        "50",
+        "--batch-size",
+        "2",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "local_llm", *line],
         env={**os.environ, "LOCAL_LLM_HOME": str(settings.home)},
