@@ -49,7 +49,7 @@ def retriever(
         str | None, typer.Option(help="Name of the trained encoder; default: ENCODER-COLLECTION-N.")
     ] = None,
     loss: Annotated[LossName, typer.Option(help="cached: large batches in little memory.")] = "multiple-negatives",
-    temperature: Annotated[float | None, typer.Option(help="Default: 0.02 for BGE, else 0.05.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Divides the cosines; default: 0.02.")] = None,
     lora_rank: Annotated[int, typer.Option(help="Train a LoRA of this rank; 0: all weights.")] = 0,
     epochs: Annotated[int | None, typer.Option(help="Passes over the pairs; default: by their number.")] = None,
     batch_size: Annotated[int, typer.Option(help="Pairs a step.")] = 32,

@@ -353,18 +353,22 @@ def test_context_is_exported_as_the_model_saw_it_or_left_out(tmp_path: Path) -> 
                     model="help", messages=messages, store=True, stream=stream
                 )
                 rate(client, list(made)[-1].id if stream else made.id, "good")
-        seen = engine.asked[-1]["messages"][-1]["content"]
-        assert "four hours" in seen
-        for kept in client.chat.completions.list(model="help"):
-            message = kept.to_dict()["choices"][0]["message"]  # type: ignore[index]
-            assert message["citations"]
-            assert message["content"].count("[1]") > seen.count("[1]")
-        # The markers are ours: the model wrote none, and is not to learn them.
-        answer = said("assistant", f"Aye, {seen}")
-        assert exported(world.gateway, secret) == [{"messages": [said("user", messages[0]["content"]), answer]}] * 2
-        assert (
-            exported(world.gateway, secret, with_context=True) == [{"messages": [said("user", seen), answer]}] * 2
-        )
+            seen = engine.asked[-1]["messages"][-1]["content"]
+            assert "four hours" in seen
+            for kept in client.chat.completions.list(model="help"):
+                message = kept.to_dict()["choices"][0]["message"]  # type: ignore[index]
+                assert message["citations"]
+                assert message["content"].count("[1]") > seen.count("[1]")
+            # The markers are ours: the model wrote none, and is not to learn them.
+            answer = said("assistant", f"Aye, {seen}")
+            assert (
+                exported(world.gateway, secret)
+                == [{"messages": [said("user", messages[0]["content"]), answer]}] * 2
+            )
+            assert (
+                exported(world.gateway, secret, with_context=True)
+                == [{"messages": [said("user", seen), answer]}] * 2
+            )
 
 
 def test_the_command_writes_a_file_that_passes_our_own_check(

@@ -6,9 +6,9 @@ from pathlib import Path
 from local_llm.encoder_recipe import is_bge
 from training.retriever.settings import RetrieverSettings
 
-# Source: FlagEmbedding's fine-tuning example trains BGE at temperature 0.02; 0.05 is the scale of 20 that
-# sentence-transformers' loss has where nobody says otherwise.
-BGE_TEMPERATURE, TEMPERATURE = 0.02, 0.05
+# Source: FlagEmbedding's fine-tuning example trains BGE at 0.02. For others too: 0.05, which sentence-transformers'
+# loss has unasked (scale 20), cost all-MiniLM-L6-v2 more of what it knew before (docs/benchmarks.md).
+TEMPERATURE = 0.02
 # Source: 1e-5 is FlagEmbedding's; 2e-5 is what sentence-transformers' own examples train such models with.
 BGE_LEARNING_RATE, LEARNING_RATE = 1e-5, 2e-5
 # Source: "LoRA Without Regret" (Schulman et al., 2025): the best rate for LoRA is ten times that for all weights.
@@ -28,7 +28,7 @@ class Chosen:
         bge = is_bge(encoder)
         rate = (BGE_LEARNING_RATE if bge else LEARNING_RATE) * (LORA_FACTOR if settings.lora_rank else 1)
         return Chosen(
-            temperature=_else(settings.temperature, BGE_TEMPERATURE if bge else TEMPERATURE),
+            temperature=_else(settings.temperature, TEMPERATURE),
             learning_rate=_else(settings.learning_rate, rate),
             epochs=settings.epochs if settings.epochs is not None else _epochs(pairs, bge),
         )

@@ -222,17 +222,17 @@ def _planned(batches: list[list[int]]) -> Callable[..., Any]:
 
 
 def _decay(steps: int, warmup: float, max_seconds: float | None, clock: _Clock) -> Callable[[int], float]:
-    """Linear up over the warm-up's share of the steps, then linear down; with `max_seconds` down to zero at that
-    time, if it comes before the last step."""
-    rising = math.ceil(warmup * steps)
+    """Linear up over the warm-up's share of the steps, or of `max_seconds` if these are over before, then linear
+    down to zero."""
+    one = 1 / max(1, steps)
 
     def factor(step: int) -> float:
-        gone = step / max(1, steps)
+        gone = step * one
         if max_seconds is not None:
             gone = max(gone, clock.seconds() / max_seconds)
-        if step < rising:
-            return (step + 1) / (rising + 1)
-        return max(0.0, min(1.0, (1 - gone) / (1 - min(warmup, 0.99))))
+        if gone < warmup:
+            return min(1.0, (gone + one) / (warmup + one))
+        return max(0.0, (1 - gone) / (1 - warmup))
 
     return factor
 

@@ -54,7 +54,9 @@ def trained(
             data.write(folder, passages(medquad, limit), questions(medquad, limit), encoder, settings)
         talk(f"{preset}: training for {limit_seconds:.0f} s")
         with progress_bar(preset) as bar:
-            facts = _judged(folder, bar) if preset == "default" else _unjudged(folder, work / "training", bar)
+            facts = _unjudged(folder, work / "shared", bar)
+            if preset == "default":
+                facts |= _judged(folder, bar)
         write_json(folder / FACTS, {**facts, "settings": settings.to_json()})
     return folder / "model"
 
@@ -65,22 +67,24 @@ def _judged(folder: Path, bar: "Report") -> Facts:
 
     outcome = train_retriever(folder, report=bar)
     talk(outcome.reason)
-    return {
-        **told(outcome.facts["trained"]),
-        "better_on_dev": outcome.better,
-        "dev": outcome.facts["metrics"]["dev"],
-    }
+    return {"better_on_dev": outcome.better, "dev": outcome.facts["metrics"]["dev"]}
 
 
-def _unjudged(folder: Path, trainings: Path, bar: "Report") -> Facts:
-    """Another recipe, from the same split and vectors of the untuned encoder; only the test measures it."""
+def _unjudged(folder: Path, shared: Path, bar: "Report") -> Facts:
+    """Each recipe from the same split and the same vectors of the untuned encoder, which are made once."""
     from training.retriever.run import train_unjudged
 
-    ours = trainings / "default"
+    _copy_missing(shared, folder)
+    facts = told(train_unjudged(folder, report=bar))
+    shared.mkdir(exist_ok=True)
+    _copy_missing(folder, shared)
+    return facts
+
+
+def _copy_missing(source: Path, target: Path) -> None:
     for name in SHARED:
-        if (ours / name).exists() and not (folder / name).exists():
-            copyfile(ours / name, folder / name)
-    return told(train_unjudged(folder, report=bar))
+        if (source / name).exists() and not (target / name).exists():
+            copyfile(source / name, target / name)
 
 
 def settings_of(preset: Preset, seconds: float, **changes: Any) -> "RetrieverSettings":

@@ -26,7 +26,7 @@ def test_settings_come_back_from_json_and_unknown_ones_do_not() -> None:
 def test_temperature_rate_and_epochs_suit_the_model(tmp_path: Path) -> None:
     bge, other = tmp_path / "bge-base-en-v1.5", tmp_path / "all-MiniLM-L6-v2"
     assert Chosen.of(RetrieverSettings(), bge, 5000) == Chosen(0.02, 1e-5, 2)
-    assert Chosen.of(RetrieverSettings(), other, 5000) == Chosen(0.05, 2e-5, 1)
+    assert Chosen.of(RetrieverSettings(), other, 5000) == Chosen(0.02, 2e-5, 1)
     assert Chosen.of(RetrieverSettings(lora_rank=8), other, 5000).learning_rate == pytest.approx(2e-4)
     given = RetrieverSettings(temperature=0.1, learning_rate=3e-5, epochs=7)
     assert Chosen.of(given, bge, 10) == Chosen(0.1, 3e-5, 7)
