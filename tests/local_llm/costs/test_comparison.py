@@ -11,7 +11,8 @@ from local_llm import ledger
 from local_llm.cli.app import run
 from local_llm.costs.article import check_article, context_tokens_for, tokens_for
 from local_llm.costs.compare import Here, compare
-from local_llm.costs.evidence import AnswerEvidence, Evidence, Whereabouts, gather, read_answers
+from local_llm.costs.evaluations import AnswerEvidence, read_answers
+from local_llm.costs.evidence import Evidence, Whereabouts, gather
 from local_llm.costs.figure import exactly
 from local_llm.costs.hosted import offer_of
 from local_llm.costs.local import Extras, Traffic
