@@ -18,7 +18,7 @@ from local_llm.cli.output import emit_json, emit_table, talk
 from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.evaluation.asking import Asking, ask_once, refuse_unreachable
 from local_llm.evaluation.costs import UNPRICED, dollars
-from local_llm.evaluation.freshness import Fact, Outcome, Strategies, Work, measure
+from local_llm.evaluation.freshness import Fact, Outcome, Strategies, Work, ledger_facts, measure
 from local_llm.evaluation.question_set import Question
 from local_llm.evaluation.targets import refuse_equal_names
 
@@ -86,25 +86,20 @@ def freshness(
                 trained_before=lambda target: trained_before(box, target),
             )
             found = measure(world, fact, hour.usd)
-    facts = {one.name: asdict(one) | {"told": one.told} for one in found}
     told = {
         "collection": collection,
         "machine_usd_per_hour": hour.usd,
         "machine_price_assumed": hour.assumed,
         "retrained": retrain is not None,
     }
-    kept = {one: {key: value for key, value in row.items() if key not in ANSWERS} for one, row in facts.items()}
-    ledger.record(box.state, box.caller.project_id, "freshness", told | {"profiles": kept})
+    ledger.record(box.state, box.caller.project_id, "freshness", told | {"profiles": ledger_facts(found)})
     if as_json:
-        emit_json(told | {"profiles": facts})
+        emit_json(told | {"profiles": {one.name: asdict(one) | {"told": one.told} for one in found}})
         return
     columns = ("model", "strategy", "outcome", "seconds", "work", "dollars", "last answer")
     emit_table([_row(one) for one in found], columns, as_json=False, empty="")
     if hour.assumed and any(one.usd for one in found):
         talk(f"dollars at ${hour.usd:g} an hour{hour.note}")
-
-
-ANSWERS = ("before", "after_reindex", "after_retrain")
 
 
 def _question(text: str) -> Question:

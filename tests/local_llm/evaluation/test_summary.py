@@ -48,7 +48,7 @@ def test_percentiles_are_times_that_were_measured() -> None:
 
 
 def test_time_that_two_answers_share_is_paid_once() -> None:
-    spans = [(0.0, 2.0), (1.0, 2.0), (1.5, 0.5), (100.0, HourPrice(1.0))]  # 0-3 and, after a pause, 100-101
+    spans = [(0.0, 2.0), (1.0, 2.0), (1.5, 0.5), (100.0, 1.0)]  # 0-3 and, after a pause, 100-101
     answers = [Answer("q", asked_at=start, total_seconds=length) for start, length in spans]
     assert busy_seconds(answers) == pytest.approx(4.0, abs=1e-9)
 
