@@ -62,6 +62,13 @@ def test_a_local_answer_costs_the_machines_time() -> None:
     assert "36.0 s" in found.basis
 
 
+def test_an_hour_that_nobody_priced_is_told_as_assumed() -> None:
+    answers = [Answer("a", asked_at=0.0, total_seconds=36.0)]
+    told = "x $1 an hour (assumed: nobody set cost.machine_usd_per_hour)"
+    assert cost_of(LOCAL, answers, 1, HourPrice(1.0, assumed=True)).basis.endswith(told)
+    assert "assumed" not in cost_of(LOCAL, answers, 1, HourPrice(1.0)).basis
+
+
 def test_a_hosted_answer_costs_its_tokens() -> None:
     target = Target("hosted", "recorded", prices=TokenPrices(1.0, 2.0))
     answers = [Answer("a", input_tokens=100, output_tokens=50), Answer("b", error="503")]
