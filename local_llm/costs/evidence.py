@@ -106,7 +106,10 @@ class Evidence:
     @property
     def newest_answers(self) -> tuple[AnswerEvidence, ...]:
         """One of each strategy and place."""
-        return tuple({(one.strategy, one.where): one for one in reversed(self.answers)}.values())
+        found: dict[tuple[Strategy, str], AnswerEvidence] = {}
+        for one in self.answers:
+            found.setdefault((one.strategy, one.where), one)
+        return tuple(found.values())
 
     def compared(self, strategy: Strategy, where: str) -> tuple[AnswerEvidence, AnswerEvidence] | None:
         """The newest of here and there that were asked the same; None: there is no such pair."""
