@@ -13,10 +13,10 @@ from local_llm.cli.output import emit_json, emit_table, talk
 from local_llm.costs.breakeven import BreakEven, at_equal_acceptance, break_even, payback_months
 from local_llm.costs.compare import TUNED
 from local_llm.costs.drawing import draw
-from local_llm.costs.evidence import LOCAL, MeasuredThroughput
+from local_llm.costs.evidence import MeasuredThroughput
 from local_llm.costs.local import Extras, Traffic, request_seconds
 from local_llm.costs.machine import ASSUMED_LIFETIME_YEARS, AVERAGE_PUE, electricity_usd_per_hour
-from local_llm.costs.prices import HostedModel
+from local_llm.costs.prices import HostedModel, batched
 from local_llm.costs.request import hosted_usd
 from local_llm.costs.sensitivity import sensitivity
 from local_llm.costs.throughput import Throughput
@@ -27,14 +27,17 @@ from local_llm.profiles import Strategy
 
 @dataclass(frozen=True)
 class Line:
-    """Of one hosted model. `pays_back`: whether a bought machine saves its price; None: not asked."""
+    """Of one hosted model. `hosted_usd_per_request` None: unpriced. No break-even: there is no price, or nothing
+    was accepted on one side; `accepted` says of which. `pays_back`: whether a bought machine saves its price; None:
+    not asked, or not known."""
 
     model: str
-    hosted_usd_per_request: float
-    low: BreakEven
-    expected: BreakEven
-    high: BreakEven
+    hosted_usd_per_request: float | None
+    low: BreakEven | None
+    expected: BreakEven | None
+    high: BreakEven | None
     accepted: str
+    runs: tuple[str, ...]
     pays_back: Literal["yes", "never", "beyond its capacity"] | None
     months_to_pay_back: float | None
 
@@ -50,6 +53,7 @@ def breakeven(
         float | None, typer.Option(help="With --purchase-usd: for the months until it has paid for itself.")
     ] = None,
     hosted: given.Hosted = None,
+    batch: given.Batch = False,
     basis: given.BasisOption = "rent",
     gpu: given.GPUName = None,
     gpus: given.GPUs = None,
@@ -71,8 +75,8 @@ def breakeven(
 ) -> None:
     """Says from how many requests a second, held around the clock, a machine is cheaper than each hosted model.
 
-    `unreachable`: more than the machine was measured to do. Where --evidence has the accepted answers of both sides
-    the costs of those are compared.
+    `unreachable`: more than the machine was measured to do. Where both sides were evaluated with the same questions
+    the costs of accepted answers are compared.
     """
     box: CommandContext = context.obj
     options = given.MachineOptions(
@@ -90,12 +94,17 @@ def breakeven(
         running = electricity_usd_per_hour(found.machine).expected * HOURS_PER_MONTH + hosting_usd_per_month
         running += extras.usd_per_month
     lines = [
-        _line(found, model, traffic, strategy, extras, capacity, queries_per_month, running) for model in models
-    ]
+        _line(
+            found, model, batched(model) if batch else model,
+            traffic, strategy, extras, capacity, queries_per_month, running,
+        )
+        for model in models
+    ]  # fmt: skip
     assumptions = [
         f"a request: {traffic.prompt_tokens:g} tokens in, {output_tokens:g} out, {cached_tokens:g} cached",
         standing,
         *given.hour_assumptions(found),
+        *given.batch_lines(batch),
         given.extras_line(extras),
     ]
     warnings = given.price_warnings(found, models)
@@ -103,7 +112,8 @@ def breakeven(
         talk(f"warning: {line}")
     if plot is not None:
         hour = found.usd_per_hour.expected + extras.usd_per_month / HOURS_PER_MONTH
-        curves = sensitivity(traffic=traffic, usd_per_hour=hour, hosted=models, throughput=throughput)
+        priced = [row for model in models if (row := batched(model) if batch else model) is not None]
+        curves = sensitivity(traffic=traffic, usd_per_hour=hour, hosted=priced, throughput=throughput)
         draw(curves, plot, title=f"{found.machine.name} at ${hour:.4g} an hour")
         talk(f"drawn: {plot}")
     if as_json:
@@ -115,6 +125,7 @@ def breakeven(
 def _line(
     found: given.Inputs,
     model: HostedModel,
+    priced: HostedModel | None,
     traffic: Traffic,
     strategy: Strategy,
     extras: Extras,
@@ -122,13 +133,17 @@ def _line(
     queries: float | None,
     running: float | None,
 ) -> Line:
+    if priced is None:
+        return Line(model.model, None, None, None, None, "unpriced in batches", (), None, None)
     price = hosted_usd(
-        model.token_prices,
+        priced.token_prices,
         input_tokens=traffic.prompt_tokens,
         output_tokens=traffic.output_tokens,
         cached_tokens=traffic.cached_tokens,
     )
-    equal, accepted = _equal(found, model, strategy, price)
+    equal, accepted, runs = _equal(found, model, strategy, price)
+    if equal is None:
+        return Line(model.model, price, None, None, None, accepted, runs, None, None)
     fixed = extras.usd_per_month / HOURS_PER_MONTH
     hour = found.usd_per_hour
     low, expected, high = (
@@ -141,7 +156,7 @@ def _line(
         pays_back = "never" if months is None else "yes"
         if capacity is not None and queries > capacity * HOURS_PER_MONTH * SECONDS_PER_HOUR:
             pays_back, months = "beyond its capacity", None
-    return Line(model.model, price, low, expected, high, accepted, pays_back, months)
+    return Line(model.model, price, low, expected, high, accepted, runs, pays_back, months)
 
 
 def _payback(found: given.Inputs, price: float, queries: float | None, running: float | None) -> float | None:
@@ -158,21 +173,23 @@ def _payback(found: given.Inputs, price: float, queries: float | None, running: 
     )
 
 
-def _equal(found: given.Inputs, model: HostedModel, strategy: Strategy, price: float) -> tuple[float, str]:
-    """The price at equal accepted answers, and how that was seen; the plain price where nobody looked."""
-    here, there = found.evidence.answer(strategy, LOCAL), found.evidence.answer(strategy, model.model)
-    ours = None if here is None else here.accepted_rate
-    theirs = None if there is None else there.accepted_rate
-    if ours is None or theirs is None:
-        return price, "not evaluated: answers taken as equally good"
+def _equal(
+    found: given.Inputs, model: HostedModel, strategy: Strategy, price: float
+) -> tuple[float | None, str, tuple[str, ...]]:
+    """The price at equal accepted answers, how that was seen, and by which runs.
+
+    The plain price where nobody looked; None where one side had no accepted answer: no price makes these equal.
+    """
+    pair = found.evidence.compared(strategy, model.model)
+    if pair is None or pair[0].accepted_rate is None or pair[1].accepted_rate is None:
+        return price, "not evaluated with the same questions: answers taken as equally good", ()
+    ours, theirs = pair[0].accepted_rate, pair[1].accepted_rate
+    runs = tuple(dict.fromkeys(one.run_id for one in pair))
+    supposed = "".join(f", {one.supposed}" for one in pair if one.supposed)
+    told = f"{ours:.0%} here, {theirs:.0%} hosted{supposed}"
     if 0 in (ours, theirs):
-        whose = "here" if ours == 0 else f"of {model.model}"
-        raise InvalidInputError(
-            f"no answer {whose} was accepted: an accepted one has no price",
-            hint="take its row out of --evidence to compare answers as equally good",
-        )
-    equal = at_equal_acceptance(price, local_accepted_rate=ours, hosted_accepted_rate=theirs)
-    return equal, f"{ours:.0%} here, {theirs:.0%} hosted"
+        return None, f"{told}: no accepted answer has no price", runs
+    return at_equal_acceptance(price, local_accepted_rate=ours, hosted_accepted_rate=theirs), told, runs
 
 
 def _throughput(found: given.Inputs, strategy: Strategy) -> tuple[Throughput | None, str]:
@@ -194,28 +211,39 @@ def _capacity(traffic: Traffic, throughput: Throughput) -> float | None:
 
 
 def _print(lines: list[Line], assumptions: list[str], *, paying_back: bool) -> None:
-    rows = []
-    for line in lines:
-        rate = line.expected.requests_per_second
-        span = f" ({line.low.requests_per_second:.2f} to {line.high.requests_per_second:.2f})"
-        use = line.expected.utilisation
-        months = line.months_to_pay_back
-        rows.append(
-            {
-                "hosted": line.model,
-                "a request": usd(line.hosted_usd_per_request),
-                "requests/s": f"{rate:.2f}{span if line.low != line.high else ''}",
-                "utilisation": "unknown" if use is None else f"{use:.1%}",
-                "local wins": {"reachable": "from there on"}.get(line.expected.reach, line.expected.reach),
-                "accepted answers": line.accepted,
-                "months to pay back": line.pays_back if months is None else f"{months:.1f}",
-            }
-        )
     columns = ["hosted", "a request", "requests/s", "utilisation", "local wins", "accepted answers"]
-    emit_table(rows, [*columns, *(["months to pay back"] if paying_back else [])], as_json=False, empty="")
+    columns += ["months to pay back"] if paying_back else []
+    emit_table([_cells(line) for line in lines], columns, as_json=False, empty="")
+    runs = list(dict.fromkeys(run for line in lines for run in line.runs))
+    told = [f"accepted answers: {', '.join(runs)}"] if runs else []
     print("\ninputs and assumptions:")  # noqa: T201
-    for line_of in assumptions:
-        print(f"  {line_of}")  # noqa: T201
+    for text in (*assumptions, *told):
+        print(f"  {text}")  # noqa: T201
+
+
+def _cells(line: Line) -> dict[str, str | None]:
+    none = "unpriced" if line.hosted_usd_per_request is None else "none"
+    months = line.months_to_pay_back
+    return {
+        "hosted": line.model,
+        "a request": none if line.hosted_usd_per_request is None else usd(line.hosted_usd_per_request),
+        **_rate_cells(line, none),
+        "accepted answers": line.accepted,
+        "months to pay back": line.pays_back if months is None else f"{months:.1f}",
+    }
+
+
+def _rate_cells(line: Line, none: str) -> dict[str, str]:
+    expected, low, high = line.expected, line.low, line.high
+    if expected is None or low is None or high is None:
+        return dict.fromkeys(("requests/s", "utilisation", "local wins"), none)
+    span = "" if low == high else f" ({low.requests_per_second:.2f} to {high.requests_per_second:.2f})"
+    use = expected.utilisation
+    return {
+        "requests/s": f"{expected.requests_per_second:.2f}{span}",
+        "utilisation": "unknown" if use is None else f"{use:.1%}",
+        "local wins": {"reachable": "from there on"}.get(expected.reach, expected.reach),
+    }
 
 
 def _json(found: given.Inputs, lines: list[Line], assumptions: list[str], warnings: list[str]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def compare_costs(
     ] = None,
     cached_tokens: given.CachedTokens = 0.0,
     hosted: given.Hosted = None,
+    batch: given.Batch = False,
     basis: given.BasisOption = "rent",
     gpu: given.GPUName = None,
     gpus: given.GPUs = None,
@@ -112,6 +113,7 @@ def compare_costs(
             training_tokens=training_tokens,
             indexing_tokens=indexing_tokens,
             usd_per_month=hosted_usd_per_month,
+            batch=batch,
         )
         for model in models
     ]
@@ -128,6 +130,7 @@ def compare_costs(
         *_asked_lines(asked, here),
         *_token_lines(rows, here),
         *given.hour_assumptions(found),
+        *given.batch_lines(batch),
         given.extras_line(extras),
     ]
     warnings = given.price_warnings(found, models)
@@ -157,10 +160,17 @@ def _asked_lines(asked: Asked, here: Here) -> list[str]:
         f"a query: {traffic.input_tokens:g} tokens in, {traffic.output_tokens:g} out, {traffic.context_tokens:g} "
         f"of passages for rag and hybrid, {traffic.cached_tokens:g} cached",
         f"a month: {asked.queries_per_month:,.10g} queries, {asked.updates_per_month:,.10g} updates, each a whole "
-        f"retraining and {'all' if asked.documents_per_update is None else asked.documents_per_update} documents",
+        f"retraining and {_documents(asked, here)}",
         use,
         f"hardware: {here.evidence.whereabouts.label}; figures of other hardware are not taken",
     ]
+
+
+def _documents(asked: Asked, here: Here) -> str:
+    count, measured = asked.documents(here.evidence), here.evidence.reindexing
+    if asked.documents_per_update is None and measured is not None:
+        return f"as many documents as were changed by {measured.run_id}: {count} (--documents-per-update)"
+    return f"{'all' if count is None else count} documents"
 
 
 def _token_lines(rows: list[Row], here: Here) -> list[str]:
@@ -197,6 +207,8 @@ def _json(
         "prices_sha256": found.prices.sha256,
         "hosted": [offer.name for offer in offers],
         "rows": [asdict(row) for row in rows],
+        "evaluated": [one.model_dump(mode="json") for one in found.evidence.newest_answers],
+        "evaluated_on_other_hardware": [one.model_dump(mode="json") for one in found.evidence.elsewhere],
         "spent": [asdict(one) for one in found.evidence.spent],
         "assumptions": assumptions,
         "warnings": warnings,

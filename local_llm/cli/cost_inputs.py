@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from local_llm.cli.context import CommandContext
-from local_llm.costs.evidence import Evidence, Whereabouts, gather, read_answers
+from local_llm.costs.evaluations import read_answers
+from local_llm.costs.evidence import Evidence, Whereabouts, gather
 from local_llm.costs.figure import Figure, exactly
 from local_llm.costs.local import Extras
 from local_llm.costs.machine import (
@@ -54,7 +55,11 @@ DecodeRate = Annotated[
     typer.Option("--decode-tokens-per-second", help="Assumed where nothing was measured: answers alone."),
 ]
 EvidenceFile = Annotated[
-    Path | None, typer.Option("--evidence", help="What evaluations found: JSON, as docs/cost.md has it.")
+    Path | None,
+    typer.Option("--evidence", help="What goes before the ledger's evaluations: JSON, as docs/cost.md has it."),
+]
+Batch = Annotated[
+    bool, typer.Option("--batch", help="Hosted models at their prices for batches, which take hours.")
 ]
 
 DEFAULT_INPUT_TOKENS, DEFAULT_OUTPUT_TOKENS = 500, 300
@@ -162,6 +167,12 @@ def hour_assumptions(found: Inputs) -> list[str]:
             f"lifetime {machine.lifetime_years:g} years; hosting ${machine.hosting_usd_per_month:g} a month"
         )
     return lines
+
+
+def batch_lines(batch: bool) -> list[str]:
+    if not batch:
+        return []
+    return ["hosted in batches: no price is lower for what the cache holds, and nobody says how long they take"]
 
 
 def extras_line(extras: Extras) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from local_llm.cli.output import emit_table
 from local_llm.costs.article import Checked
+from local_llm.costs.evaluations import AnswerEvidence
 from local_llm.costs.evidence import Evidence
 from local_llm.costs.figure import Figure
 from local_llm.costs.row import Row
@@ -33,6 +34,7 @@ def comparison_tables(rows: Sequence[Row], evidence: Evidence, assumptions: Sequ
         "set-up",
         "a query",
         "latency",
+        "accepted",
         "an update",
         "a month",
         "citations",
@@ -55,7 +57,14 @@ def comparison_tables(rows: Sequence[Row], evidence: Evidence, assumptions: Sequ
         _say("")
         emit_table(months, columns, as_json=False, empty="")
     _section("measured", [f"[{number}] {run}" for run, number in sources.numbers.items()])
-    _section("so far on this hardware", [f"{s.work}: {s.hours:.3f} h in {s.runs} runs" for s in evidence.spent])
+    shown = {(row.strategy, row.where) for row in rows}
+    evaluated = [one for one in evidence.newest_answers if (one.strategy, one.where) in shown]
+    _section("evaluated", [_evaluated(one) for one in evaluated])
+    _section("evaluated on other hardware, and not taken", [_evaluated(one) for one in evidence.elsewhere])
+    hours = "GPU-hours" if evidence.whereabouts.device == "cuda" else "CPU-hours"
+    _section(
+        "so far on this hardware", [f"{s.work}: {s.hours:.3f} {hours} in {s.runs} runs" for s in evidence.spent]
+    )
     _section("inputs and assumptions", assumptions)
     _section("not known", _missing(rows))
 
@@ -77,18 +86,43 @@ def usd(value: float) -> str:
 
 def _cells(row: Row, sources: Sources) -> dict[str, str]:
     none = "unpriced" if any(one.reason.startswith("unpriced") for one in row.missing) else "unknown"
-    seconds = row.latency_seconds
+    seconds, rate = row.latency_seconds, row.accepted_rate
     return {
         "strategy": row.strategy,
         "where": row.where,
         "set-up": _usd(row.set_up_usd, none, sources),
         "a query": _usd(row.usd_per_query, none, sources),
-        "latency": "unknown" if seconds is None else f"{seconds.expected * 1000:,.0f} ms{sources.mark(seconds)}",
+        "latency": "unknown" if seconds is None else f"{_milliseconds(seconds)}{sources.mark(seconds)}",
+        "accepted": "unknown" if rate is None else f"{rate.expected:.1%}{sources.mark(rate)}",
         "an update": _usd(row.update_usd, none, sources),
         "a month": _usd(row.usd_per_month, none, sources),
         "citations": "yes" if row.cites else "no",
         "data needed": row.data_needed,
     }
+
+
+def _milliseconds(seconds: Figure) -> str:
+    p95 = "" if seconds.high == seconds.expected else f" (p95 {seconds.high * 1000:,.0f})"
+    return f"{seconds.expected * 1000:,.0f} ms{p95}"
+
+
+def _evaluated(one: AnswerEvidence) -> str:
+    """What the tables have no room for."""
+    told = [f"{one.strategy} ({one.where}): {one.run_id}"]
+    if one.profile is not None:
+        told.append(f"as {one.profile}")
+    if one.accepted_rate is not None:
+        of = "" if one.questions is None else f" of {one.questions:,} questions"
+        told.append(f"{one.accepted_rate:.1%}{of} accepted")
+    if one.latency_p50_seconds is not None:
+        told.append(f"{one.latency_p50_seconds * 1000:,.0f} ms at p50")
+    if one.hardware is not None:
+        told.append(f"asked on {one.hardware}")
+    if one.input_tokens is not None and one.output_tokens is not None:
+        told.append(f"{one.input_tokens:,.0f} tokens in and {one.output_tokens:,.0f} out a question")
+    if one.usd_per_accepted_answer is not None:
+        told.append(f"{usd(one.usd_per_accepted_answer)} an accepted answer, as it was asked then")
+    return ", ".join([*told, *([one.supposed] if one.supposed else [])])
 
 
 def _usd(figure: Figure | None, none: str, sources: Sources) -> str:

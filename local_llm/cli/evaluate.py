@@ -12,6 +12,7 @@ from local_llm.cli import evaluate_freshness, evaluate_history
 from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.evaluate_options import (
     Asked,
+    hour_price,
     judge_of,
     refuse_or_tell,
     seen_in_training,
@@ -121,8 +122,8 @@ def run(
     for each in {one.endpoint.url: one.endpoint for one in (*targets, grading) if one and one.endpoint}.values():
         refuse_unreachable(each, SERVE)
     timeout = box.settings.server.request_timeout_seconds
-    usd = box.settings.cost.machine_usd_per_hour if machine_usd_per_hour is None else machine_usd_per_hour
-    plan = Plan(read, accepted, targets, Asking(concurrency, max_tokens, timeout), usd, grading, seen, fresh)
+    hour = hour_price(box, machine_usd_per_hour)
+    plan = Plan(read, accepted, targets, Asking(concurrency, max_tokens, timeout), hour, grading, seen, fresh)
     report, folder = _made(box, plan)
     if out is not None:
         shutil.copytree(folder, out, dirs_exist_ok=True)
@@ -153,6 +154,7 @@ def _made(box: CommandContext, plan: Plan) -> tuple[dict[str, Any], Path]:
         project=box.caller.project_id,
         created_at=now(),
         hardware=this_hardware().to_json(),
+        engine={"gpus": box.settings.engine.gpus, "elsewhere": bool(box.settings.engine.urls)},
     )
     folder = history.write(report, answer_rows(found))
     ledger.record(box.state, box.caller.project_id, "evaluation", ledger_facts(report))

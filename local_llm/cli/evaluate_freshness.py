@@ -12,13 +12,13 @@ import typer
 
 from local_llm import ledger
 from local_llm.cli.context import AsJson, CommandContext
-from local_llm.cli.evaluate_options import served_targets
+from local_llm.cli.evaluate_options import hour_price, served_targets
 from local_llm.cli.evaluate_retraining import folded, refuse_without, trained_before, trainings
 from local_llm.cli.output import emit_json, emit_table, talk
 from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.evaluation.asking import Asking, ask_once, refuse_unreachable
 from local_llm.evaluation.costs import UNPRICED, dollars
-from local_llm.evaluation.freshness import Fact, Outcome, Strategies, Work, measure
+from local_llm.evaluation.freshness import Fact, Outcome, Strategies, Work, ledger_facts, measure
 from local_llm.evaluation.question_set import Question
 from local_llm.evaluation.targets import refuse_equal_names
 
@@ -74,7 +74,7 @@ def freshness(
     fact = Fact(question, old, new)
     if retrain is not None:
         refuse_without(retrain, fact)
-    usd = box.settings.cost.machine_usd_per_hour if machine_usd_per_hour is None else machine_usd_per_hour
+    hour = hour_price(box, machine_usd_per_hour)
     with TemporaryDirectory() as folder:
         file = _document(box, document, collection, name or document.name, changed, fact, Path(folder))
         with trainings(box, served, retrain) as train, _putting_back(box, file, keep=keep):
@@ -85,19 +85,21 @@ def freshness(
                 retrain=train,
                 trained_before=lambda target: trained_before(box, target),
             )
-            found = measure(world, fact, usd)
-    facts = {one.name: asdict(one) | {"told": one.told} for one in found}
-    told = {"collection": collection, "machine_usd_per_hour": usd, "retrained": retrain is not None}
-    kept = {one: {key: value for key, value in row.items() if key not in ANSWERS} for one, row in facts.items()}
-    ledger.record(box.state, box.caller.project_id, "freshness", told | {"profiles": kept})
+            found = measure(world, fact, hour.usd)
+    told = {
+        "collection": collection,
+        "machine_usd_per_hour": hour.usd,
+        "machine_price_assumed": hour.assumed,
+        "retrained": retrain is not None,
+    }
+    ledger.record(box.state, box.caller.project_id, "freshness", told | {"profiles": ledger_facts(found)})
     if as_json:
-        emit_json(told | {"profiles": facts})
+        emit_json(told | {"profiles": {one.name: asdict(one) | {"told": one.told} for one in found}})
         return
     columns = ("model", "strategy", "outcome", "seconds", "work", "dollars", "last answer")
     emit_table([_row(one) for one in found], columns, as_json=False, empty="")
-
-
-ANSWERS = ("before", "after_reindex", "after_retrain")
+    if hour.assumed and any(one.usd for one in found):
+        talk(f"dollars at ${hour.usd:g} an hour{hour.note}")
 
 
 def _question(text: str) -> Question:

@@ -12,6 +12,7 @@ from local_llm.cli.output import talk
 from local_llm.cli.serving import server_trust, server_url
 from local_llm.costs.request import TokenPrices
 from local_llm.errors import InvalidInputError, NotFoundError
+from local_llm.evaluation.costs import HourPrice
 from local_llm.evaluation.fingerprint import fingerprint
 from local_llm.evaluation.leakage import Seen, refuse_seen, seen_questions
 from local_llm.evaluation.question_set import Question
@@ -65,6 +66,14 @@ def targets_of(box: CommandContext, asked: Asked, questions: Sequence[Question])
     prices = {name: _prices(text) for name, text in _pairs(asked.prices, "--price").items()}
     _refuse_unknown({**prices, **keys}, found)
     return tuple(replace(one, prices=prices.get(one.name)) for one in found)
+
+
+def hour_price(box: CommandContext, given: float | None) -> HourPrice:
+    """`given` goes before the setting."""
+    cost = box.settings.cost
+    if given is not None:
+        return HourPrice(given)
+    return HourPrice(cost.machine_usd_per_hour, assumed="machine_usd_per_hour" not in cost.model_fields_set)
 
 
 def judge_of(box: CommandContext, judge: str | None, key_variable: str | None) -> Target | None:

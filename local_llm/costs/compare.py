@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from local_llm.costs.evidence import LOCAL, Evidence
+from local_llm.costs.evaluations import LOCAL
+from local_llm.costs.evidence import Evidence
 from local_llm.costs.figure import Figure, refuse_negative
 from local_llm.costs.hosted import HostedOffer, hosted_row
 from local_llm.costs.local import Extras, Month, Traffic, month, request_seconds
 from local_llm.costs.row import Asked, Row, Told, Unknown, needed_data, nothing, whole
 from local_llm.costs.throughput import Throughput
+from local_llm.costs.updates import MeasuredReindexing
 from local_llm.profiles import STRATEGIES, Strategy
 
 TUNED: tuple[Strategy, ...] = ("fine_tuned", "hybrid")
@@ -62,13 +64,21 @@ def local_row(strategy: Strategy, asked: Asked, here: Here) -> Row:
         where=LOCAL,
         set_up_usd=set_up,
         usd_per_query=per_query,
-        latency_seconds=told.latency(evaluated, "not measured here: give an evaluation with --evidence"),
+        latency_seconds=told.latency(evaluated, _unevaluated(here)),
+        accepted_rate=told.accepted(evaluated, _unevaluated(here)),
         update_usd=update,
         data_needed=needed_data(strategy, here.evidence),
         cites=strategy in RETRIEVING,
         usd_per_month=total,
         month=in_a_month,
         missing=told.missing,
+    )
+
+
+def _unevaluated(here: Here) -> str:
+    return (
+        f"not evaluated on {here.evidence.whereabouts.label}: run local-llm evaluate QUESTIONS --profiles "
+        "base,fine_tuned,rag,hybrid there"
     )
 
 
@@ -123,13 +133,33 @@ def _set_up(strategy: Strategy, here: Here) -> Figure | Unknown:
 
 
 def _update(strategy: Strategy, asked: Asked, here: Here) -> Figure | Unknown:
-    """A retraining from the start; of an index what changes, or all where that is not given."""
+    """A retraining from the start, and of an index what changes: as a changed fact was measured, else as a set-up
+    was, in the share of documents that changes."""
     parts = []
     if strategy in TUNED:
-        parts.append(_training(here))
+        parts.append(_retraining(here))
     if strategy in RETRIEVING:
-        parts.append(_indexing(here, asked.share_of_documents(here.evidence)))
+        parts.append(_reindexing(asked, here))
     return whole(parts)
+
+
+def _retraining(here: Here) -> Figure | Unknown:
+    measured = here.evidence.retraining
+    if measured is None or here.assumed_training_hours is not None:
+        return _training(here)
+    return _hours(here, measured.hours, measured.run_id)
+
+
+def _reindexing(asked: Asked, here: Here) -> Figure | Unknown:
+    measured = here.evidence.reindexing
+    if measured is None or here.assumed_indexing_hours is not None or _others(asked, measured):
+        return _indexing(here, asked.share_of_documents(here.evidence))
+    return _hours(here, measured.hours, measured.run_id)
+
+
+def _others(asked: Asked, measured: MeasuredReindexing) -> bool:
+    """Whether an update is of more or fewer documents than were measured."""
+    return asked.documents_per_update not in (None, measured.documents)
 
 
 def _training(here: Here) -> Figure | Unknown:

@@ -1,26 +1,22 @@
-"""What was measured, read for cost: from the ledger, on the hardware that is asked about, and from evaluations.
+"""What was measured, read for cost from the ledger, on the hardware that is asked about.
 
 Figures of other hardware are never taken: a processor's say nothing of a GPU.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
-
-from pydantic import Field, TypeAdapter, ValidationError
+from typing import TypeVar
 
 from local_llm import ledger
+from local_llm.costs.evaluations import LOCAL, AnswerEvidence, gpus_of, hosted_answers, local_answers
 from local_llm.costs.prices import GPUPrice
 from local_llm.costs.throughput import Throughput
 from local_llm.costs.units import SECONDS_PER_HOUR
-from local_llm.errors import InvalidInputError
+from local_llm.costs.updates import MeasuredReindexing, MeasuredRetraining, reindexing_of, retraining_of
 from local_llm.hardware import Hardware
+from local_llm.ledger import LedgerKind
 from local_llm.profiles import Strategy
-from local_llm.section import Section
 from local_llm.state import LedgerEntry, State
-
-LOCAL = "local"
 
 
 @dataclass(frozen=True)
@@ -41,9 +37,12 @@ class Whereabouts:
     def of(cls, price: GPUPrice) -> "Whereabouts":
         return cls(price.gpu, "cuda", (price.gpu, *price.driver_names))
 
-    def holds(self, hardware: dict[str, Any]) -> bool:
+    def holds(self, entry: LedgerEntry) -> bool:
+        """Whether the figures are its own: what a processor did beside a GPU is not the GPU's."""
+        hardware = entry.hardware
         same_cores = self.cores is None or hardware.get("cores") == self.cores
-        return hardware.get("device") == self.device and hardware.get("name") in self.names and same_cores
+        same = hardware.get("device") == self.device and hardware.get("name") in self.names and same_cores
+        return same and entry.facts.get("device", self.device) == self.device
 
 
 @dataclass(frozen=True)
@@ -81,26 +80,19 @@ class Spent:
     hours: float
 
 
-class AnswerEvidence(Section):
-    """What an evaluation found of one strategy, here (`where` is `local`) or of a hosted model (its name)."""
-
-    strategy: Strategy
-    where: str = LOCAL
-    accepted_rate: Annotated[float, Field(ge=0, le=1)] | None = None
-    latency_p50_seconds: Annotated[float, Field(gt=0)] | None = None
-    latency_p95_seconds: Annotated[float, Field(gt=0)] | None = None
-    run_id: str = Field(min_length=1)
-
-
 @dataclass(frozen=True)
 class Evidence:
-    """None and empty: not measured on this hardware."""
+    """None and empty: not measured on this hardware. Answers: the newest first; `elsewhere`: of other hardware,
+    shown and never taken."""
 
     whereabouts: Whereabouts
     throughputs: tuple[MeasuredThroughput, ...] = ()
     training: MeasuredTraining | None = None
+    retraining: MeasuredRetraining | None = None
     indexing: MeasuredIndexing | None = None
+    reindexing: MeasuredReindexing | None = None
     answers: tuple[AnswerEvidence, ...] = ()
+    elsewhere: tuple[AnswerEvidence, ...] = ()
     spent: tuple[Spent, ...] = ()
 
     def throughput(self, *, adapter: bool) -> MeasuredThroughput | None:
@@ -108,7 +100,24 @@ class Evidence:
         return next((one for one in self.throughputs if one.is_adapter == adapter), None)
 
     def answer(self, strategy: Strategy, where: str) -> AnswerEvidence | None:
+        """The newest."""
         return next((one for one in self.answers if (one.strategy, one.where) == (strategy, where)), None)
+
+    @property
+    def newest_answers(self) -> tuple[AnswerEvidence, ...]:
+        """One of each strategy and place."""
+        found: dict[tuple[Strategy, str], AnswerEvidence] = {}
+        for one in self.answers:
+            found.setdefault((one.strategy, one.where), one)
+        return tuple(found.values())
+
+    def compared(self, strategy: Strategy, where: str) -> tuple[AnswerEvidence, AnswerEvidence] | None:
+        """The newest of here and there that were asked the same; None: there is no such pair."""
+        ours, theirs = (
+            [one for one in self.answers if (one.strategy, one.where) == (strategy, place)]
+            for place in (LOCAL, where)
+        )
+        return next(((one, other) for one in ours for other in theirs if one.is_comparable(other)), None)
 
 
 def gather(
@@ -118,42 +127,28 @@ def gather(
     *,
     gpus: int = 1,
     answers: Sequence[AnswerEvidence] = (),
-    since: int = 0,
 ) -> Evidence:
-    """`gpus`: throughput counts only if that many held the model together."""
+    """`gpus`: what engines did counts only if that many held the model together. `answers` go before the ledger's
+    own."""
 
-    def there(kind: ledger.LedgerKind) -> list[LedgerEntry]:
-        found = ledger.entries(state, project_id, kind, since=since)
-        return [entry for entry in found if whereabouts.holds(entry.hardware)]
+    def there(kind: LedgerKind) -> list[LedgerEntry]:
+        return [entry for entry in ledger.entries(state, project_id, kind) if whereabouts.holds(entry)]
 
-    trainings, indexings = there("training"), there("ingestion")
+    trainings, retrievers, indexings = there("training"), there("retriever"), there("ingestion")
     throughputs = [entry for entry in there("throughput") if entry.facts["gpus"] == gpus]
+    freshness = there("freshness")
+    here, elsewhere, hosted = _answers(ledger.entries(state, project_id, "evaluation"), whereabouts, gpus)
     return Evidence(
         whereabouts,
         throughputs=tuple(_throughput(entry) for entry in throughputs),
         training=_newest(trainings, _training),
-        indexing=_newest([entry for entry in indexings if entry.facts["documents"] > 0], _indexing),
-        answers=tuple(answers),
-        spent=tuple(
-            Spent(work, len(found), sum(entry.facts["seconds"] for entry in found) / SECONDS_PER_HOUR)
-            for work, found in (("training", trainings), ("encoding and index building", indexings))
-            if found
-        ),
+        retraining=_first(_since(freshness, trainings), retraining_of),
+        indexing=_largest(indexings),
+        reindexing=_first(freshness, reindexing_of),
+        answers=(*answers, *here, *hosted),
+        elsewhere=elsewhere,
+        spent=_all_spent(trainings, retrievers, indexings),
     )
-
-
-def read_answers(path: Path) -> tuple[AnswerEvidence, ...]:
-    """A JSON list of what evaluations found.
-
-    Raises: InvalidInputError with everything that is wrong.
-    """
-    try:
-        return TypeAdapter(tuple[AnswerEvidence, ...]).validate_json(path.read_bytes())
-    except OSError as error:
-        raise InvalidInputError(f"{path} cannot be read: {error.strerror}", hint="check --evidence") from None
-    except ValidationError as error:
-        reasons = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors())
-        raise InvalidInputError(f"{path}: {reasons}", hint="docs/cost.md shows a row") from None
 
 
 T = TypeVar("T")
@@ -161,6 +156,56 @@ T = TypeVar("T")
 
 def _newest(entries: list[LedgerEntry], read: Callable[[LedgerEntry], T]) -> T | None:
     return read(entries[0]) if entries else None
+
+
+def _first(entries: list[LedgerEntry], read: Callable[[LedgerEntry], T | None]) -> T | None:
+    """Of the newest entry that says something of it."""
+    return next((found for entry in entries if (found := read(entry)) is not None), None)
+
+
+def _since(entries: list[LedgerEntry], trainings: list[LedgerEntry]) -> list[LedgerEntry]:
+    """Without those before the newest training: what is trained today may be far more."""
+    return [entry for entry in entries if not trainings or entry.created_at >= trainings[0].created_at]
+
+
+def _largest(entries: list[LedgerEntry]) -> MeasuredIndexing | None:
+    """Of several the one of most documents: the newest is often that of a single one that was changed."""
+    filled = [entry for entry in entries if entry.facts["documents"] > 0]
+    return _indexing(max(filled, key=lambda entry: entry.facts["documents"])) if filled else None
+
+
+def _answers(
+    entries: list[LedgerEntry], whereabouts: Whereabouts, gpus: int
+) -> tuple[tuple[AnswerEvidence, ...], ...]:
+    """Of the hardware asked about, of other hardware (the newest of each strategy that has none here), and hosted.
+
+    Hosted models answer the same whatever machine asks them.
+    """
+    here, elsewhere, hosted = list[AnswerEvidence](), dict[Strategy, AnswerEvidence](), list[AnswerEvidence]()
+    for entry in entries:
+        hosted += hosted_answers(entry)
+        if whereabouts.holds(entry) and gpus_of(entry) == gpus:
+            here += local_answers(entry)
+        else:
+            for one in local_answers(entry):
+                elsewhere.setdefault(one.strategy, one)
+    known = {one.strategy for one in here}
+    return tuple(here), tuple(one for one in elsewhere.values() if one.strategy not in known), tuple(hosted)
+
+
+def _all_spent(
+    trainings: list[LedgerEntry], retrievers: list[LedgerEntry], indexings: list[LedgerEntry]
+) -> tuple[Spent, ...]:
+    works = (
+        ("training of adapters", trainings, "seconds"),
+        ("training of retrievers", retrievers, "wall_seconds"),
+        ("encoding and index building", indexings, "seconds"),
+    )
+    return tuple(
+        Spent(work, len(found), sum(entry.facts[seconds] for entry in found) / SECONDS_PER_HOUR)
+        for work, found, seconds in works
+        if found
+    )
 
 
 def _throughput(entry: LedgerEntry) -> MeasuredThroughput:

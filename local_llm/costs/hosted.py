@@ -5,19 +5,25 @@ from dataclasses import dataclass
 
 from local_llm.costs.evidence import Evidence
 from local_llm.costs.figure import Figure, exactly, refuse_negative
-from local_llm.costs.prices import HostedModel, Prices
+from local_llm.costs.prices import HostedModel, Prices, batched
 from local_llm.costs.request import hosted_usd
 from local_llm.costs.row import Asked, Row, Told, Unknown, needed_data, whole
 from local_llm.costs.units import TOKENS_PER_MILLION
 from local_llm.errors import NotFoundError
 from local_llm.profiles import Strategy
 
+UNEVALUATED = (
+    "not evaluated: run local-llm evaluate with --endpoint or --recorded, named as in the price list, or hand it "
+    "on with --evidence"
+)
+
 
 @dataclass(frozen=True)
 class HostedOffer:
     """A model, itself once fine-tuned, and what encodes documents. None: the vendor has none, or no price is known.
 
-    `usd_per_month` is what the vendor takes whatever is asked: for the storage of vectors, say.
+    `usd_per_month` is what the vendor takes whatever is asked: for the storage of vectors, say. `batch`: answers
+    and vectors are asked for in files, which may take hours.
     """
 
     base: HostedModel | None
@@ -28,6 +34,7 @@ class HostedOffer:
     training_tokens: float | None = None
     indexing_tokens: float | None = None
     usd_per_month: float = 0.0
+    batch: bool = False
 
     def __post_init__(self) -> None:
         refuse_negative(
@@ -53,6 +60,7 @@ def offer_of(
     training_tokens: float | None = None,
     indexing_tokens: float | None = None,
     usd_per_month: float = 0.0,
+    batch: bool = False,
 ) -> HostedOffer:
     """By the name of either the base or the fine-tuned model.
 
@@ -72,6 +80,7 @@ def offer_of(
         training_tokens=training_tokens,
         indexing_tokens=indexing_tokens,
         usd_per_month=usd_per_month,
+        batch=batch,
     )
 
 
@@ -83,12 +92,16 @@ def hosted_row(strategy: Strategy, asked: Asked, offer: HostedOffer, evidence: E
     evaluated = evidence.answer(strategy, offer.name)
     if evaluated is None and offer.tuned is not None:
         evaluated = evidence.answer(strategy, offer.tuned.model)
+    latency = None if offer.batch else told.latency(evaluated, UNEVALUATED)
+    if offer.batch:
+        told.note("latency", "a batch is answered within hours")
     return Row(
         strategy=strategy,
         where=offer.name,
         set_up_usd=set_up,
         usd_per_query=per_query,
-        latency_seconds=told.latency(evaluated, "not measured from here: give an evaluation with --evidence"),
+        latency_seconds=latency,
+        accepted_rate=told.accepted(evaluated, UNEVALUATED),
         update_usd=update,
         data_needed=needed_data(strategy, evidence),
         cites=strategy in ("rag", "hybrid"),
@@ -113,7 +126,10 @@ def _per_query(strategy: Strategy, asked: Asked, offer: HostedOffer) -> Figure |
     model = offer.tuned if tuned else offer.base
     if model is None or model.output_usd_per_million_tokens is None:
         return Unknown((f"unpriced: no price of {offer.name} {'fine-tuned' if tuned else ''}".strip(),))
-    return exactly(usd_per_request(model, asked, strategy), "listed", f"{model.model}, {model.as_of}")
+    priced = batched(model) if offer.batch else model
+    if priced is None:
+        return Unknown((f"unpriced: no price of {model.model} in batches",))
+    return exactly(usd_per_request(priced, asked, strategy), "listed", f"{model.model}, {model.as_of}")
 
 
 def _month(asked: Asked, per_query: Figure | None, update: Figure | None, offer: HostedOffer) -> Figure | Unknown:
@@ -160,7 +176,10 @@ def _indexing(offer: HostedOffer, evidence: Evidence, share: float) -> Figure | 
     tokens = _tokens(offer.indexing_tokens, None if evidence.indexing is None else evidence.indexing.tokens)
     if tokens is None:
         return Unknown(("how many tokens are encoded is not known; index once here, or set --indexing-tokens",))
-    price = offer.encoder.input_usd_per_million_tokens
+    priced = batched(offer.encoder) if offer.batch else offer.encoder
+    if priced is None:
+        return Unknown((f"unpriced: no price of {offer.encoder.model} in batches",))
+    price = priced.input_usd_per_million_tokens
     return exactly(
         share * tokens / TOKENS_PER_MILLION * price, "listed", f"{offer.encoder.model}, {offer.encoder.as_of}"
     )

@@ -187,6 +187,20 @@ def _warnings_of(row: HostedModel | GPUPrice, today: datetime.date) -> list[str]
     return lines
 
 
+def batched(row: HostedModel) -> HostedModel | None:
+    """The row at its prices for batches, which have none of their own for what the cache holds; None: unpriced."""
+    unpriced = row.batch_output_usd_per_million_tokens is None and row.kind == "chat"
+    if row.batch_input_usd_per_million_tokens is None or unpriced:
+        return None
+    return row.model_copy(
+        update={
+            "input_usd_per_million_tokens": row.batch_input_usd_per_million_tokens,
+            "cached_input_usd_per_million_tokens": None,
+            "output_usd_per_million_tokens": row.batch_output_usd_per_million_tokens,
+        }
+    )
+
+
 def expired(row: HostedModel, today: datetime.date) -> bool:
     return row.end_of_life is not None and row.end_of_life <= today
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TypeVar
 
-from local_llm.costs.evidence import AnswerEvidence, Evidence
+from local_llm.costs.evaluations import AnswerEvidence
+from local_llm.costs.evidence import Evidence
 from local_llm.costs.figure import Figure, exactly, refuse_negative
 from local_llm.costs.local import Month, Traffic
 from local_llm.profiles import Strategy
@@ -15,7 +16,8 @@ from local_llm.profiles import Strategy
 class Asked:
     """`traffic.context_tokens` are the passages of a retrieving strategy; others do not pay for them.
 
-    `documents_per_update` None: an update indexes all documents again, an upper bound.
+    `documents_per_update` None: as many as the newest measured change had; without one an update indexes all
+    documents again, an upper bound.
     """
 
     traffic: Traffic
@@ -36,10 +38,17 @@ class Asked:
         bare = self.traffic.input_tokens
         return replace(self.traffic, context_tokens=0.0, cached_tokens=min(self.traffic.cached_tokens, bare))
 
+    def documents(self, evidence: Evidence) -> int | None:
+        """That an update indexes again; None: all."""
+        if self.documents_per_update is None and evidence.reindexing is not None:
+            return evidence.reindexing.documents
+        return self.documents_per_update
+
     def share_of_documents(self, evidence: Evidence) -> float:
-        if self.documents_per_update is None or evidence.indexing is None:
+        documents = self.documents(evidence)
+        if documents is None or evidence.indexing is None:
             return 1.0
-        return self.documents_per_update / evidence.indexing.documents
+        return documents / evidence.indexing.documents
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Row:
     set_up_usd: Figure | None
     usd_per_query: Figure | None
     latency_seconds: Figure | None
+    accepted_rate: Figure | None
     update_usd: Figure | None
     data_needed: str
     cites: bool
@@ -102,6 +112,15 @@ class Told:
             return None
         p50 = evaluated.latency_p50_seconds
         return Figure(p50, p50, evaluated.latency_p95_seconds or p50, "measured", evaluated.run_id)
+
+    def accepted(self, evaluated: AnswerEvidence | None, otherwise: str) -> Figure | None:
+        """The share of answers that were accepted."""
+        if evaluated is None or evaluated.accepted_rate is None:
+            self.note("accepted answers", otherwise)
+            return None
+        if evaluated.supposed is not None:
+            return exactly(evaluated.accepted_rate, "assumed", f"{evaluated.run_id}: {evaluated.supposed}")
+        return exactly(evaluated.accepted_rate, "measured", evaluated.run_id)
 
 
 def whole(parts: Sequence[Figure | Unknown]) -> Figure | Unknown:

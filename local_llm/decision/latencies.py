@@ -2,13 +2,15 @@
 
 Read of an entry of kind `evaluation`:
 
-    facts["profiles"][NAME]["strategy"]              base, fine_tuned, rag or hybrid
+    facts["profiles"][NAME]["strategy"]              base, fine_tuned, rag or hybrid; others are not of this box
     facts["profiles"][NAME]["total_seconds"]["p95"]  from question to whole answer
     facts["profiles"][NAME]["collection"]            optional: where it retrieved from
     facts["profiles"][NAME]["questions"]             optional: how many were asked; else facts["questions"], a
                                                      number or a list
     facts["profiles"][NAME]["failed"]                optional: how many of them got no answer
     facts["concurrency"]                             optional: how many questions were asked at once
+    facts["engine"]["elsewhere"]                     optional: the engine was another machine's, and its latency
+                                                     says nothing of this hardware
     hardware["device"], hardware["name"]             `cuda` for a GPU
 """
 
@@ -16,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from local_llm.profiles import Strategy
+from local_llm.profiles import STRATEGIES, Strategy
 from local_llm.state import LedgerEntry
 
 # Below it the p95 is the slowest answer: 1 / (1 - 0.95).
@@ -58,7 +60,10 @@ class Latency:
 
 
 def latencies_of(entry: LedgerEntry) -> Iterator[Latency]:
-    """What an evaluation says of latency; entries and profiles of another shape say nothing."""
+    """What an evaluation says of latency here; entries and profiles of another shape say nothing."""
+    engine = entry.facts.get("engine")
+    if isinstance(engine, dict) and engine.get("elsewhere"):
+        return
     profiles = entry.facts.get("profiles")
     for name, found in profiles.items() if isinstance(profiles, dict) else ():
         p95 = _p95(found)
@@ -77,7 +82,7 @@ def latencies_of(entry: LedgerEntry) -> Iterator[Latency]:
 
 
 def _p95(profile: Any) -> float | None:
-    if not isinstance(profile, dict) or not isinstance(profile.get("strategy"), str):
+    if not isinstance(profile, dict) or profile.get("strategy") not in STRATEGIES:
         return None
     total = profile.get("total_seconds")
     p95 = total.get("p95") if isinstance(total, dict) else None

@@ -36,14 +36,26 @@ class Cost:
         return NONE_ACCEPTED if self.usd_per_accepted_answer is None else dollars(self.usd_per_accepted_answer)
 
 
-def cost_of(target: Target, answers: Sequence[Answer], accepted: int, machine_usd_per_hour: float | None) -> Cost:
+@dataclass(frozen=True)
+class HourPrice:
+    """Of this machine, in US dollars; None: unpriced. `assumed`: nobody said so, it is the settings' default."""
+
+    usd: float | None
+    assumed: bool = False
+
+    @property
+    def note(self) -> str:
+        return " (assumed: nobody set cost.machine_usd_per_hour)" if self.assumed else ""
+
+
+def cost_of(target: Target, answers: Sequence[Answer], accepted: int, hour: HourPrice) -> Cost:
     """By the prices of its tokens where it has some, else by this machine's time while it was asked."""
     if not answers:
         return Cost(None, "nothing was answered")
     if target.prices is not None:
         usd, basis = _by_tokens(target.prices, answers)
     elif target.is_local:
-        usd, basis = _by_time(answers, machine_usd_per_hour)
+        usd, basis = _by_time(answers, hour)
     else:
         usd, basis = None, "no price was given (--price NAME=INPUT/OUTPUT)"
     if usd is None:
@@ -86,9 +98,10 @@ def _by_tokens(prices: TokenPrices, answers: Sequence[Answer]) -> tuple[float | 
     return (usd, "tokens x their prices") if usd > 0 else (None, "its price is 0")
 
 
-def _by_time(answers: Sequence[Answer], machine_usd_per_hour: float | None) -> tuple[float | None, str]:
+def _by_time(answers: Sequence[Answer], hour: HourPrice) -> tuple[float | None, str]:
     seconds = busy_seconds(answers)
-    if not machine_usd_per_hour or not seconds:
+    if not hour.usd or not seconds:
         return None, "an hour of this machine has no price (--machine-usd-per-hour)"
-    usd = seconds / SECONDS_PER_HOUR * machine_usd_per_hour
-    return usd, f"{seconds:.1f} s of this machine's time while it was asked x ${machine_usd_per_hour:g} an hour"
+    usd = seconds / SECONDS_PER_HOUR * hour.usd
+    basis = f"{seconds:.1f} s of this machine's time while it was asked x ${hour.usd:g} an hour{hour.note}"
+    return usd, basis

@@ -7,6 +7,7 @@ from pathlib import Path
 from local_llm.evaluation import judge as judging
 from local_llm.evaluation.answers import Answer, AnswerFile
 from local_llm.evaluation.asking import Asking, Report, ask_all, refuse_all_failed
+from local_llm.evaluation.costs import HourPrice
 from local_llm.evaluation.fingerprint import fingerprint
 from local_llm.evaluation.leakage import Seen
 from local_llm.evaluation.question_set import Question, QuestionSet
@@ -30,7 +31,7 @@ class Plan:
     rules: Rules
     targets: tuple[Target, ...]
     asking: Asking
-    machine_usd_per_hour: float | None
+    hour: HourPrice
     judge: Target | None = None
     seen: tuple[Seen, ...] = ()
     fresh: bool = False
@@ -68,7 +69,7 @@ def evaluate(plan: Plan, folder: Path, report: Report, talk: Talk) -> Evaluation
             target,
             judged[target.name],
             groups,
-            machine_usd_per_hour=plan.machine_usd_per_hour,
+            hour=plan.hour,
             from_before=before,
             judge_asked=plan.judge is not None,
         )

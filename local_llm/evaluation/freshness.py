@@ -8,8 +8,8 @@ the work and of asking until the answer was right; what other models were asked 
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from local_llm.answer_measures import containment, without_markers
 from local_llm.costs.units import SECONDS_PER_HOUR
@@ -96,6 +96,13 @@ def measure(world: Strategies, fact: Fact, usd_per_hour: float | None) -> list[O
     refuse_failed(before)
     indexed = world.reindex()
     return [_outcome(world, fact, one, before[one.name], indexed, usd_per_hour) for one in world.targets]
+
+
+def ledger_facts(found: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    """What cost reads, by name: no answers."""
+    answers = ("before", "after_reindex", "after_retrain")
+    rows = {one.name: asdict(one) | {"told": one.told} for one in found}
+    return {name: {key: value for key, value in row.items() if key not in answers} for name, row in rows.items()}
 
 
 def is_right(text: str, fact: Fact) -> bool:

@@ -12,8 +12,19 @@ from local_llm.evaluation.summary import ACCEPTED, Difference, Estimate, Judged,
 PERCENTILES = "nearest rank"
 
 
-def report_of(found: Evaluation, *, run: str, project: str, created_at: int, hardware: dict[str, Any]) -> dict:
-    """All figures. Keys carry their units; what is not known is null, and `cost_basis` says why."""
+def report_of(
+    found: Evaluation,
+    *,
+    run: str,
+    project: str,
+    created_at: int,
+    hardware: dict[str, Any],
+    engine: dict[str, Any],
+) -> dict:
+    """All figures. Keys carry their units; what is not known is null, and `cost_basis` says why.
+
+    `engine`: `gpus`, how many hold the model together, and `elsewhere`, whether that is another machine's engine.
+    """
     plan = found.plan
     rules = plan.rules.model_dump(mode="json")
     return {
@@ -22,6 +33,7 @@ def report_of(found: Evaluation, *, run: str, project: str, created_at: int, har
         "created_at": created_at,
         "version": __version__,
         "hardware": hardware,
+        "engine": engine,
         "questions": {
             "file": plan.questions.path.name,
             "sha256": plan.questions.sha256,
@@ -33,7 +45,8 @@ def report_of(found: Evaluation, *, run: str, project: str, created_at: int, har
         "concurrency": plan.asking.concurrency,
         "max_tokens": plan.asking.max_tokens,
         "temperature": plan.asking.temperature,
-        "machine_usd_per_hour": plan.machine_usd_per_hour,
+        "machine_usd_per_hour": plan.hour.usd,
+        "machine_price_assumed": plan.hour.assumed,
         "judge": plan.judge.name if plan.judge else None,
         "percentiles": PERCENTILES,
         "profiles": {one.name: _profile(one) for one in found.summaries},
@@ -54,6 +67,8 @@ def ledger_facts(report: dict[str, Any]) -> dict[str, Any]:
         "concurrency": report["concurrency"],
         "max_tokens": report["max_tokens"],
         "machine_usd_per_hour": report["machine_usd_per_hour"],
+        "machine_price_assumed": report["machine_price_assumed"],
+        "engine": report["engine"],
         "profiles": profiles,
     }
 
@@ -69,6 +84,7 @@ def _profile(one: Summary) -> dict[str, Any]:
     return {
         "strategy": one.strategy,
         "model": one.model,
+        "collection": one.collection,
         "questions": one.questions,
         "failed": one.failed,
         "from_before": one.from_before,

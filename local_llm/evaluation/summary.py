@@ -9,7 +9,7 @@ from typing import Any
 
 from local_llm.bootstrap import Interval, interval
 from local_llm.evaluation.answers import Answer
-from local_llm.evaluation.costs import Cost, cost_of
+from local_llm.evaluation.costs import Cost, HourPrice, cost_of
 from local_llm.evaluation.question_set import Question
 from local_llm.evaluation.scoring import LOWER_IS_BETTER, Score
 from local_llm.evaluation.targets import Target
@@ -67,6 +67,7 @@ class Summary:
     name: str
     strategy: str
     model: str | None
+    collection: str | None
     questions: int
     failed: int
     accepted: int
@@ -108,7 +109,7 @@ def summarize(
     judged: Sequence[Judged],
     groups: Mapping[str, Hashable],
     *,
-    machine_usd_per_hour: float | None,
+    hour: HourPrice,
     from_before: int = 0,
     judge_asked: bool = False,
 ) -> Summary:
@@ -121,6 +122,7 @@ def summarize(
         name=target.name,
         strategy=target.strategy,
         model=next((one.model for one in good if one.model), target.model),
+        collection=target.collection,
         questions=len(judged),
         failed=len(answers) - len(good),
         accepted=accepted,
@@ -130,7 +132,7 @@ def summarize(
         total_seconds=percentiles([one.total_seconds for one in good if one.total_seconds is not None]),
         input_tokens=_total([one.input_tokens for one in good]),
         output_tokens=_total([one.output_tokens for one in good]),
-        cost=cost_of(target, answers, accepted, machine_usd_per_hour),
+        cost=cost_of(target, answers, accepted, hour),
         from_before=from_before,
         unjudged=sum(one.question.answerable and "judge" not in one.score.measures for one in judged)
         if judge_asked

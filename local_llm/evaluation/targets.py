@@ -49,6 +49,7 @@ class Target:
     recorded: Mapping[str, Answer] = field(default_factory=dict)
     prices: TokenPrices | None = None
     adapter: str | None = None
+    collection: str | None = None
 
     @property
     def is_local(self) -> bool:
@@ -87,6 +88,7 @@ class ServedTargets:
             endpoint=self._endpoint,
             identity=fingerprint(self._definition(profile)),
             adapter=adapter,
+            collection=profile.collection,
         )
 
     def profile(self, name: str) -> Profile:

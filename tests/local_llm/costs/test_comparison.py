@@ -11,7 +11,8 @@ from local_llm import ledger
 from local_llm.cli.app import run
 from local_llm.costs.article import check_article, context_tokens_for, tokens_for
 from local_llm.costs.compare import Here, compare
-from local_llm.costs.evidence import AnswerEvidence, Evidence, Whereabouts, gather, read_answers
+from local_llm.costs.evaluations import AnswerEvidence, read_answers
+from local_llm.costs.evidence import Evidence, Whereabouts, gather
 from local_llm.costs.figure import exactly
 from local_llm.costs.hosted import offer_of
 from local_llm.costs.local import Extras, Traffic
@@ -344,8 +345,28 @@ class TestCommands:
         rows = [{"strategy": "base", "accepted_rate": 0, "run_id": "a"}]
         rows.append({"strategy": "base", "where": "gpt-6-luna", "accepted_rate": 0.8, "run_id": "b"})
         path.write_text(json.dumps(rows))
-        assert run(["cost", "breakeven", *self.H200, "--hosted", "gpt-6-luna", "--evidence", str(path)]) == 1
-        assert "no answer here was accepted" in capsys.readouterr().err
+        found = self.json(capsys, "breakeven", *self.H200, "--hosted", "gpt-6-luna", "--evidence", str(path))
+        (line,) = found["break_even"]
+        assert (line["expected"], line["accepted"]) == (
+            None,
+            "0% here, 80% hosted: no accepted answer has no price",
+        )
+
+    def test_batches_have_prices_of_their_own_or_none(self, capsys: pytest.CaptureFixture[str]) -> None:
+        hosted = ("--hosted", "gpt-4o-mini", "--hosted", "gpt-6-luna", "--batch")
+        cached = ("--cached-tokens", "500")
+        found = self.json(capsys, "breakeven", *self.H200, *hosted, *cached)["break_even"]
+        # 2,000 x 0.075 + 300 x 0.30 = 240 a million, nothing off for what the cache holds
+        assert found[0]["hosted_usd_per_request"] == pytest.approx(0.00024)
+        assert (found[1]["hosted_usd_per_request"], found[1]["expected"]) == (None, None)
+        rates = ("--prefill-tokens-per-second", "20000", "--decode-tokens-per-second", "1000")
+        made = self.json(capsys, "compare", *self.H200, *rates, *hosted, "--queries-per-month", "1000000")
+        rows = {(row["strategy"], row["where"]): row for row in made["rows"]}
+        assert rows[("base", "gpt-4o-mini")]["usd_per_month"]["expected"] == pytest.approx(240)
+        assert rows[("base", "gpt-6-luna")]["usd_per_query"] is None
+        told = [one["reason"] for one in rows[("base", "gpt-6-luna")]["missing"]]
+        assert "unpriced: no price of gpt-6-luna in batches" in told
+        assert "a batch is answered within hours" in told
 
     def test_the_plot_is_drawn(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         path = tmp_path / "plot.svg"
@@ -365,7 +386,7 @@ class TestCommands:
             "utilisation follows from the queries",
             load_prices(settings).sha256,
             "unpriced: no price of gpt-6-luna fine-tuned",
-            "training: 2.000 h in 1 runs",
+            "training of adapters: 2.000 ",
             "cost.machine_usd_per_hour",
             "a query, RAG",
         ):

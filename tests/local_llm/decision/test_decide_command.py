@@ -24,8 +24,6 @@ from local_llm.settings import Settings
 from local_llm.state import LedgerEntry, State
 
 ALL_NO = ["--no-changes", "--no-citations", "--no-low-latency", "--no-both-affordable"]
-# Commands that this product gets beside this one.
-ARRIVING = {"evaluate", "cost compare", "train dataset raft", "train retriever"}
 
 
 @dataclass
@@ -324,16 +322,11 @@ def test_without_examples_they_are_collected_first() -> None:
     }),
 )  # fmt: skip
 def test_every_next_step_is_a_command_that_can_be_typed(command: str) -> None:
+    """Parsed as it would be run, group by group: `evaluate QUESTIONS` is put right by its group."""
     program, *words = shlex.split(command)
     assert program == "local-llm"
     found: Any = typer.main.get_command(app)
-    named = []
+    context = found.make_context(program, words)
     while getattr(found, "commands", None):
-        if words[0] not in found.commands:
-            break
-        named.append(words[0])
-        found = found.commands[words.pop(0)]
-    if getattr(found, "commands", None):
-        assert any(" ".join([*named, *words]).startswith(name) for name in ARRIVING), command
-    else:
-        found.make_context(named[-1], words)
+        name, found, words = found.resolve_command(context, [*context._protected_args, *context.args])
+        context = found.make_context(name, words, parent=context)

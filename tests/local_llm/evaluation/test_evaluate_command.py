@@ -103,6 +103,11 @@ def test_four_strategies_answer_the_same_questions(world: Box, evaluate: Evaluat
     assert entry is not None
     assert entry.facts["questions_sha256"] == report["questions"]["sha256"]
     assert (entry.facts["concurrency"], entry.facts["run"]) == (2, report["run"])
+    assert entry.facts["engine"] == {"gpus": 1, "elsewhere": False}
+    assert entry.facts["machine_price_assumed"] is False
+    manual = ProfileStore(world.state).find(world.admin, "manual")
+    assert manual is not None
+    assert entry.facts["profiles"]["manual"]["collection"] == manual.collection
     assert entry.facts["profiles"]["manual"]["quality"]["f1"] == found["manual"]["quality"]["f1"]["mean"]
     assert entry.hardware["cores"] >= 1
 

@@ -6,7 +6,7 @@ import pytest
 
 from local_llm.costs.request import TokenPrices
 from local_llm.evaluation.answers import Answer
-from local_llm.evaluation.costs import busy_seconds, cost_of, dollars
+from local_llm.evaluation.costs import HourPrice, busy_seconds, cost_of, dollars
 from local_llm.evaluation.question_set import Question
 from local_llm.evaluation.scoring import Score
 from local_llm.evaluation.summary import (
@@ -56,18 +56,25 @@ def test_time_that_two_answers_share_is_paid_once() -> None:
 def test_a_local_answer_costs_the_machines_time() -> None:
     # 36 s at $1 an hour are $0.01, for 2 questions of which 1 is accepted
     answers = [Answer("a", asked_at=0.0, total_seconds=36.0), Answer("b", asked_at=0.0, total_seconds=1.0)]
-    found = cost_of(LOCAL, answers, 1, 1.0)
+    found = cost_of(LOCAL, answers, 1, HourPrice(1.0))
     assert found.usd_per_question == pytest.approx(0.005, abs=1e-9)
     assert found.usd_per_accepted_answer == pytest.approx(0.01, abs=1e-9)
     assert "36.0 s" in found.basis
+
+
+def test_an_hour_that_nobody_priced_is_told_as_assumed() -> None:
+    answers = [Answer("a", asked_at=0.0, total_seconds=36.0)]
+    told = "x $1 an hour (assumed: nobody set cost.machine_usd_per_hour)"
+    assert cost_of(LOCAL, answers, 1, HourPrice(1.0, assumed=True)).basis.endswith(told)
+    assert "assumed" not in cost_of(LOCAL, answers, 1, HourPrice(1.0)).basis
 
 
 def test_a_hosted_answer_costs_its_tokens() -> None:
     target = Target("hosted", "recorded", prices=TokenPrices(1.0, 2.0))
     answers = [Answer("a", input_tokens=100, output_tokens=50), Answer("b", error="503")]
     # (100 * 1 + 50 * 2) / 10^6, over two questions
-    assert cost_of(target, answers, 1, None).usd_per_question == pytest.approx(0.0001, abs=1e-12)
-    assert cost_of(target, [Answer("a", input_tokens=9)], 1, None).basis == "its tokens are not known"
+    assert cost_of(target, answers, 1, HourPrice(None)).usd_per_question == pytest.approx(0.0001, abs=1e-12)
+    assert cost_of(target, [Answer("a", input_tokens=9)], 1, HourPrice(None)).basis == "its tokens are not known"
 
 
 @pytest.mark.parametrize(
@@ -76,13 +83,13 @@ def test_a_hosted_answer_costs_its_tokens() -> None:
 )
 def test_what_has_no_price_is_unpriced_and_never_free(target: Target, machine: float | None) -> None:
     answers = [Answer("a", input_tokens=1, output_tokens=1, asked_at=0.0, total_seconds=1.0)]
-    found = cost_of(target, answers, 1, machine)
+    found = cost_of(target, answers, 1, HourPrice(machine))
     assert (found.usd_per_question, found.usd_per_accepted_answer) == (None, None)
     assert (found.per_question, found.per_accepted) == ("unpriced", "unpriced")
 
 
 def test_where_no_answer_is_accepted_there_is_no_price_of_one() -> None:
-    found = cost_of(LOCAL, [Answer("a", asked_at=0.0, total_seconds=36.0)], 0, 1.0)
+    found = cost_of(LOCAL, [Answer("a", asked_at=0.0, total_seconds=36.0)], 0, HourPrice(1.0))
     assert (found.usd_per_accepted_answer, found.per_accepted) == (None, "none accepted")
     assert found.per_question == "$0.01000"
 
@@ -96,7 +103,7 @@ def test_small_sums_are_told_in_digits_that_count(usd: float, told: str) -> None
 
 def test_of_one_question_no_interval_is_told() -> None:
     rows = judged([True])
-    found = summarize(LOCAL, rows, each_its_own(rows), machine_usd_per_hour=1.0)
+    found = summarize(LOCAL, rows, each_its_own(rows), hour=HourPrice(1.0))
     assert found.accepted_share is not None
     assert (found.accepted_share.mean, found.accepted_share.low, found.accepted_share.high) == (1.0, None, None)
     (accepted, *_) = differences({"a": rows, "b": judged([False])}, each_its_own(rows))
@@ -106,7 +113,7 @@ def test_of_one_question_no_interval_is_told() -> None:
 def test_questions_that_say_the_same_count_as_one_case() -> None:
     rows = judged([True] * 8)
     same = dict.fromkeys(each_its_own(rows), 0)
-    found = summarize(LOCAL, rows, same, machine_usd_per_hour=None)
+    found = summarize(LOCAL, rows, same, hour=HourPrice(None))
     assert found.accepted_share is not None
     assert found.accepted_share.low is None
 
@@ -134,4 +141,4 @@ def test_pairs_are_of_questions_that_both_answered() -> None:
 
 def test_answers_are_counted_by_tag() -> None:
     rows = [*judged([True, False], tags=("device",))]
-    assert summarize(LOCAL, rows, each_its_own(rows), machine_usd_per_hour=None).by_tag == {"device": (2, 1)}
+    assert summarize(LOCAL, rows, each_its_own(rows), hour=HourPrice(None)).by_tag == {"device": (2, 1)}
