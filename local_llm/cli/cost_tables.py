@@ -55,7 +55,10 @@ def comparison_tables(rows: Sequence[Row], evidence: Evidence, assumptions: Sequ
         _say("")
         emit_table(months, columns, as_json=False, empty="")
     _section("measured", [f"[{number}] {run}" for run, number in sources.numbers.items()])
-    _section("so far on this hardware", [f"{s.work}: {s.hours:.3f} h in {s.runs} runs" for s in evidence.spent])
+    _section(
+        "so far on this hardware",
+        [f"{s.work}: {s.hours:.3f} h in {s.runs} entries of the ledger" for s in evidence.spent],
+    )
     _section("inputs and assumptions", assumptions)
     _section("not known", _missing(rows))
 

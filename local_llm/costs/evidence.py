@@ -74,7 +74,8 @@ class MeasuredIndexing:
 
 @dataclass(frozen=True)
 class Spent:
-    """All that the ledger holds of one kind of work on this hardware."""
+    """All that the ledger holds of one kind of work on this hardware. `runs`: entries of the ledger; of serving
+    one an hour."""
 
     work: str
     runs: int
@@ -134,11 +135,7 @@ def gather(
         training=_newest(trainings, _training),
         indexing=_newest([entry for entry in indexings if entry.facts["documents"] > 0], _indexing),
         answers=tuple(answers),
-        spent=tuple(
-            Spent(work, len(found), sum(entry.facts["seconds"] for entry in found) / SECONDS_PER_HOUR)
-            for work, found in (("training", trainings), ("encoding and index building", indexings))
-            if found
-        ),
+        spent=_spent(trainings, indexings, there),
     )
 
 
@@ -154,6 +151,29 @@ def read_answers(path: Path) -> tuple[AnswerEvidence, ...]:
     except ValidationError as error:
         reasons = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors())
         raise InvalidInputError(f"{path}: {reasons}", hint="docs/cost.md shows a row") from None
+
+
+def _spent(
+    trainings: list[LedgerEntry],
+    indexings: list[LedgerEntry],
+    there: Callable[[ledger.LedgerKind], list[LedgerEntry]],
+) -> tuple[Spent, ...]:
+    """Work that the ledger has nothing of is left out."""
+    served = there("serving")
+    encoded = [*indexings, *there("reembed"), *there("index_build")]
+    seconds = {
+        "training": (trainings, _seconds(trainings)),
+        "encoding and index building": (encoded, _seconds(encoded)),
+        "serving, answering": (served, _seconds(served, "busy_seconds")),
+        "serving, idle": (served, _seconds(served) - _seconds(served, "busy_seconds")),
+    }
+    return tuple(
+        Spent(work, len(found), took / SECONDS_PER_HOUR) for work, (found, took) in seconds.items() if found
+    )
+
+
+def _seconds(found: list[LedgerEntry], name: str = "seconds") -> float:
+    return sum(entry.facts.get(name, 0.0) for entry in found)
 
 
 T = TypeVar("T")
