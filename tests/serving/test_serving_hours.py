@@ -1,10 +1,6 @@
 """Serving hours: what the ledger holds of them is what /metrics tells, whoever counted and however it ended."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +22,6 @@ from .slow_engine import SlowEngine
 from .test_metrics import samples
 
 QUICK = Pace(look=0.01, write=0.02)
-REPOSITORY = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -141,7 +136,7 @@ def test_the_engine_and_the_work_are_told_apart_from_being_up(tmp_path: Path) ->
         assert total(server, "seconds") > 0
         assert total(server, "engine_seconds") == total(server, "busy_seconds") == 0
         with engine_at(server.settings.place.socket("engine"), SlowEngine().answer):
-            wait_for(lambda: httpx.get(f"{server.url}/ready").json()["engine"] is True)
+            wait_for(lambda: httpx.get(f"{server.url}/ready").json()["engine"] == "up")
             server.services.admission.running += 1  # a question that the engine is being asked
             on_loop(server, asyncio.sleep(0.05))
             on_loop(server, hours.look())
@@ -175,66 +170,30 @@ def test_energy_is_told_where_a_driver_counts_it(server: Running) -> None:
     on_loop(server, hours.end())
 
 
-PROCESSES = """
-import socket, sys, asyncio
-from serving import gateway
-from serving.telemetry import hours
-gateway.counting.__wrapped__.__defaults__ = (hours.Pace(look=0.05, write=0.1),)
-sys.argv[0] = "gateway"
-gateway.main()
-"""
+def test_a_server_that_is_killed_has_written_all_but_the_last_minute(server: Running) -> None:
+    """Nothing here ends before the figures are there."""
+    hours = hours_of(server)
+    on_loop(server, hours.begin())
+    keeping = asyncio.run_coroutine_threadsafe(hours.keep(), server.loop)
+    ask(server, 2)
+    wait_for(lambda: total(server, "requests") == 2 and total(server, "output_tokens") == 14)
+    assert Pace().write <= 60
+    keeping.cancel()
+    on_loop(server, hours.end())
 
 
-@pytest.mark.slow
-def test_several_processes_add_up_and_a_kill_loses_little(tmp_path: Path) -> None:
-    with running(tmp_path, server__processes=2) as made:
-        settings = made.settings
-    listener = socket_of()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    environment = {
-        **os.environ,
-        "LOCAL_LLM_HOME": str(settings.home),
-        "LOCAL_LLM_SERVER__PROCESSES": "2",
-        "PYTHONPATH": str(REPOSITORY),
-    }
-    with engine_at(settings.place.socket("engine"), SlowEngine().answer):
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", PROCESSES, "--fd", str(listener.fileno()), "--number", str(number)],
-                env=environment,
-                pass_fds=[listener.fileno()],
-            )
-            for number in range(2)
-        ]
-        try:
-            wait_for(lambda: len(told_processes(url)) == 2, 60)
-            before = total(made, "requests")
-            for _ in range(20):  # a connection each: both processes get some
-                httpx.post(f"{url}/v1/chat/completions", json=CHAT).raise_for_status()
-            wait_for(lambda: sum(row.facts["answers"].get("base", 0) for row in rows(made)) == 20)
-            text = httpx.get(f"{url}/metrics").text
-            assert told(text, "local_llm_answer_seconds_count", strategy="base") == 20
-            assert total(made, "requests") > before
-            assert total(made, "output_tokens") == told(text, "local_llm_tokens_total", kind="output")
-            processes[0].send_signal(signal.SIGKILL)
-            processes[0].wait()
-            assert sum(row.facts["answers"]["base"] for row in rows(made)) == 20
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
-            listener.close()
-
-
-def told_processes(url: str) -> set[str]:
-    try:
-        text = httpx.get(f"{url}/metrics").text
-    except httpx.TransportError:
-        return set()
-    return {part for part in ('process="0"', 'process="1"') if part in text}
-
-
-def socket_of() -> Any:
-    import socket
-
-    return socket.create_server(("127.0.0.1", 0), backlog=128)
+def test_what_several_processes_counted_adds_up_as_in_metrics(tmp_path: Path) -> None:
+    with (
+        running(tmp_path, server__processes=2) as first,
+        serving(first.settings, number=1) as second,
+        engine_at(first.settings.place.socket("engine"), SlowEngine().answer),
+    ):
+        ask(first, 2)
+        ask(second, 3)
+        text = httpx.get(f"{first.url}/metrics").text
+        write(second)
+        assert total(first, "requests") == 3
+        assert total(first, "seconds") == 0  # of the machine tells the first alone
+    assert_agree(first, text, requests_since=1)
+    assert told(text, "local_llm_answer_seconds_count") == 5
+    assert total(first, "seconds") > 0
