@@ -72,8 +72,9 @@ class ServingHours:
 
     async def begin(self) -> None:
         if self._first:
-            self._meter = self._given or await asyncio.to_thread(EnergyMeter)
-            self._meter.start()
+            meter = self._given or await asyncio.to_thread(EnergyMeter)
+            meter.start()
+            self._meter = meter
         self._looked = self._wrote = time.monotonic()
         self._hour = self._hour_now()
 
