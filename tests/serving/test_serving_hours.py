@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from local_llm import ledger
 from local_llm.energy import EnergyMeter
@@ -19,7 +20,6 @@ from ..local_llm.test_energy import Handmade
 from .conftest import BASE
 from .real_gateway import CHAT, Running, engine_at, running, serving, wait_for
 from .slow_engine import SlowEngine
-from .test_metrics import samples
 
 QUICK = Pace(look=0.01, write=0.02)
 
@@ -51,9 +51,12 @@ def total(server: Running, name: str) -> Any:
 
 
 def told(text: str, series: str, **labels: str) -> float:
-    """Summed over all labels but those given."""
+    """Summed over all labels but those given, and over the processes."""
     return sum(
-        value for (name, found), value in samples(text).items() if name == series and set(labels.items()) <= found
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == series and labels.items() <= sample.labels.items()
     )
 
 
