@@ -11,7 +11,7 @@ from pathlib import Path
 from index.collection.attachments import Attachments
 from index.collection.database import Database
 from index.collection.store import CollectionStore, Sample, SnapshotPolicy
-from index.vectors.view import ViewOptions
+from index.vectors.view import Built, ViewOptions
 from local_llm.errors import LocalLLMError
 from local_llm.settings import IndexSettings
 
@@ -25,15 +25,20 @@ class UpkeepPolicy:
 
 
 Prepare = Callable[[CollectionStore], None]
+TellBuilt = Callable[[str, Built], None]
 
 
 class OpenStores:
     """Opened by the first who asks, closed with this. Methods may be called from several threads."""
 
-    def __init__(self, settings: IndexSettings, sample: Sample, upkeep: UpkeepPolicy | None = None):
-        """`sample` makes queries of what a store holds, to measure searches with."""
+    def __init__(
+        self, settings: IndexSettings, sample: Sample, upkeep: UpkeepPolicy | None = None, *, built: TellBuilt
+    ):
+        """`sample` makes queries of what a store holds, to measure searches with. `built` is told, with the id of
+        the collection, when upkeep has built a structure."""
         self._settings = settings
         self._sample = sample
+        self._built = built
         self._policy = upkeep or UpkeepPolicy()
         self._stores: dict[str, CollectionStore] = {}
         self._opening: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -127,6 +132,8 @@ class OpenStores:
     def _maintain(self, identifier: str, store: CollectionStore) -> bool:
         try:
             more = store.maintain(self._sample)
+            for built in store.take_built():
+                self._built(identifier, built)
         except LocalLLMError as error:  # a full disk, an encoder that is gone: nothing of it is lost by waiting
             self._tell(identifier, error.message)
             return False

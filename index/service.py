@@ -1,6 +1,5 @@
 """The index itself: collections of a box, opened as they are asked for. Only one process may hold it."""
 
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -46,12 +45,12 @@ from index.interface import (
     SyncReport,
     silent,
 )
+from index.measured import Measured
 from index.open_stores import OpenStores, UpkeepPolicy
 from index.ranking.rerankers import Load as LoadReranker
 from index.ranking.rerankers import Rerankers, load_reranker
 from index.ranking.search import RankedSearch
 from index.registry import CollectionRegistry, ExpiredError, info_of
-from local_llm import ledger
 from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
 from local_llm.files import FileStore
 from local_llm.models import ModelStore
@@ -78,7 +77,8 @@ class IndexService:
         self._settings = settings
         self._state = state
         self._registry = CollectionRegistry(settings, state)
-        self._stores = OpenStores(settings.index, self._sample_queries, upkeep)
+        self._measured = Measured(state)
+        self._stores = OpenStores(settings.index, self._sample_queries, upkeep, built=self._measured.built)
         self._encoders = Encoders(settings)
         self._rerankers = Rerankers(ModelStore(settings.place.models), settings.index.device, load_reranker)
         self._uploads = FileStore(settings, state)
@@ -289,7 +289,11 @@ class IndexService:
             raise ConflictError(f"the collection {row.name!r} has no encoder: its records bring their vectors")
         store, following = self._store(row), self.encoder(encoder)
         moved = store.generation.fingerprint != following.fingerprint
-        outcome = Reembedding(store, following, report).run() if moved else ReembedReport(following.name, 0, 0.0)
+        outcome = ReembedReport(following.name, 0, 0.0)
+        if moved:
+            run = Reembedding(store, following, report)
+            with self._measured.reembedding(row, run):
+                outcome = run.run()
         # Also where nothing moved: a run that was killed may not have come to this.
         self._registry.update(row.id, {"encoder": following.name, "encoder_fingerprint": following.fingerprint})
         return outcome
@@ -439,12 +443,13 @@ class IndexService:
     ) -> IngestReport:
         encoder = self._encoder_of(row, store)
         splitter = self._splitter(encoder, splitting)
-        cpu_started = _cpu_seconds()
         limits = self._settings.index
-        with ParserProcess(limits.parse_timeout_seconds, limits.parse_memory_bytes) as parser:
+        with (
+            self._measured.ingestion(row) as note,
+            ParserProcess(limits.parse_timeout_seconds, limits.parse_memory_bytes) as parser,
+        ):
             outcome = Ingestion(destination, encoder, splitter, access, report, parser).run(sources)
-        if outcome.passages:
-            self._record(row, outcome, _cpu_seconds() - cpu_started)
+            note(outcome)
         return outcome
 
     def _ingest_attached(
@@ -495,18 +500,6 @@ class IndexService:
         spans = [_middle_third(text) for text in store.sample_passages(SAMPLE_QUERIES)]
         return self._encoders.of(store.generation, "the collection").encode_queries(spans)
 
-    def _record(self, row: Collection, outcome: IngestReport, cpu_seconds: float) -> None:
-        facts = {
-            "collection": row.id,
-            "documents": outcome.added + outcome.replaced,
-            "passages": outcome.passages,
-            "tokens": outcome.tokens,
-            "seconds": round(outcome.seconds, 3),
-            "cpu_seconds": round(cpu_seconds, 3),
-            "encoder": row.encoder,
-        }
-        ledger.record(self._state, row.project_id, "ingestion", facts)
-
 
 def _quality(store: CollectionStore) -> SearchQuality | None:
     found = store.view_stats()
@@ -532,9 +525,3 @@ def _middle_third(text: str) -> str:
 def _scope(caller: Caller, filters: Mapping[str, Any] | None) -> Scope:
     """Raises: InvalidInputError for a filter that is none."""
     return Scope(caller.sees, None if filters is None else parse_filter(filters))
-
-
-def _cpu_seconds() -> float:
-    """Processor time of this process and of the children it waited for."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system

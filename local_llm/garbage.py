@@ -4,9 +4,11 @@ Rows come before folders or after them, depending on what is made, so an unnamed
 what nobody has touched for a day is garbage.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +16,12 @@ from sqlalchemy import select
 
 from local_llm.fileio import bytes_below
 from local_llm.home import Home
-from local_llm.state import Adapter, Collection, File, Job, State
+from local_llm.locks import holder_of
+from local_llm.run_folders import REQUEST, RETRIEVER, RUN_LOCK, RunFolder, run_folders
+from local_llm.state import Adapter, Collection, File, Job, Project, State
 
-UNTOUCHED_SECONDS = 24 * 3600
+DAY_SECONDS = 24 * 3600
+UNTOUCHED_SECONDS = DAY_SECONDS
 DERIVED_PREFIX = "encoder-"
 
 
@@ -34,8 +39,14 @@ class Garbage:
             self.path.unlink(missing_ok=True)
 
 
-def find_garbage(place: Home, state: State, is_derived: Callable[[str], bool]) -> list[Garbage]:
-    """`is_derived` says whether a folder of derived/ is made of a model that is here, by its name."""
+def find_garbage(
+    place: Home, state: State, is_derived: Callable[[str], bool], *, unpublished_days: int | None = None
+) -> list[Garbage]:
+    """`is_derived` says whether a folder of derived/ is made of a model that is here, by its name.
+
+    `unpublished_days`: runs that train encoders and published none (unfinished, or not better) are garbage once
+    nobody touched them for so many days; None: they stay, as their project does.
+    """
     with state.reading() as session:
         tables = {
             "file": (place.files, set(session.scalars(select(File.id)))),
@@ -49,7 +60,36 @@ def find_garbage(place: Home, state: State, is_derived: Callable[[str], bool]) -
     for path in _untouched(place.derived):
         if path.name.startswith(DERIVED_PREFIX) and not is_derived(path.name):
             found.append(_garbage("derived encoder", path))
-    return found
+    return found + list(_runs(place, state, unpublished_days))
+
+
+def _runs(place: Home, state: State, unpublished_days: int | None) -> Iterator[Garbage]:
+    """Of projects that are gone, and such as were never begun."""
+    with state.reading() as session:
+        projects = set(session.scalars(select(Project.id)))
+    for run in run_folders(place):
+        untouched = time.time() - _touched(run.path)
+        old = unpublished_days is not None and not run.published and untouched > unpublished_days * DAY_SECONDS
+        idle = untouched > UNTOUCHED_SECONDS and holder_of(run.path / RUN_LOCK) is None
+        if idle and (_lost(run, projects) or old):
+            yield _garbage(run.kind, run.path)
+
+
+def _lost(run: RunFolder, projects: set[str]) -> bool:
+    """What does not say whose it is stays, unless it was killed before it could: somebody may still mend it."""
+    if run.project_id is None:
+        return run.kind == RETRIEVER and not (run.path / REQUEST).exists()
+    return run.project_id not in projects
+
+
+def _touched(folder: Path) -> float:
+    """When anything in it was, last."""
+    latest = 0.0
+    for root, _, names in os.walk(folder):
+        for path in (Path(root), *(Path(root, name) for name in names)):
+            with suppress(FileNotFoundError):  # removed meanwhile
+                latest = max(latest, path.lstat().st_mtime)
+    return latest
 
 
 def _untouched(folder: Path) -> Iterator[Path]:

@@ -13,6 +13,7 @@ from local_llm.errors import ConflictError, InvalidInputError, NotFoundError
 from local_llm.files import FileStore
 from local_llm.identifiers import new_ordered_id, now
 from local_llm.permissions import Caller, local_admin
+from local_llm.run_folders import ANSWERS, EVALUATION, RETRIEVER, of_project
 from local_llm.settings import Settings
 from local_llm.state import (
     LOCAL_PROJECT,
@@ -53,6 +54,8 @@ class Removed:
     files: int
     adapters: int
     jobs: int
+    retriever_runs: int
+    evaluations: int
 
 
 class ProjectStore:
@@ -153,10 +156,14 @@ class ProjectStore:
             files.delete(file_id, caller)
         for adapter in adapters:
             registry.delete(adapter)
+        runs = dict.fromkeys((RETRIEVER, EVALUATION, ANSWERS), 0)
+        for run in of_project(settings.place, row.id):
+            shutil.rmtree(run.path, ignore_errors=True)
+            runs[run.kind] += 1
         keys = self._remove_rows(row.id, jobs)
         for job_id in jobs:
             shutil.rmtree(settings.place.jobs / job_id, ignore_errors=True)
-        return Removed(keys, len(file_ids), len(adapters), len(jobs))
+        return Removed(keys, len(file_ids), len(adapters), len(jobs), runs[RETRIEVER], runs[EVALUATION])
 
     def _remove_rows(self, project_id: str, jobs: Sequence[str]) -> int:
         """Returns: how many keys."""

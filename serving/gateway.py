@@ -35,6 +35,7 @@ from serving.routes import (
     vector_stores,
 )
 from serving.services import Services, open_services
+from serving.telemetry.hours import counting
 
 
 class Gateway:
@@ -65,7 +66,7 @@ def create_control(settings: Settings, number: int) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.services = services = open_services(settings, number)
         await services.siblings.listen()
-        async with working(services) as app.state.batches:
+        async with counting(services) as app.state.hours, working(services) as app.state.batches:
             yield
         await services.close()
 

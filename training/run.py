@@ -11,6 +11,7 @@ from typing import Any
 
 from local_llm import ledger
 from local_llm.adapters import AdapterRegistry
+from local_llm.energy import EnergyMeter
 from local_llm.errors import LocalLLMError, UnavailableError
 from local_llm.files import FINE_TUNE_RESULTS, FileStore
 from local_llm.locks import Lock
@@ -51,8 +52,8 @@ def run_job(
         return _assist(settings, state, lease)
     stop = stop or threading.Event()
     try:
-        with _alone(settings, state, lease, stop):
-            return _run(settings, state, lease, report, stop)
+        with _alone(settings, state, lease, stop), EnergyMeter() as meter:
+            return _run(settings, state, lease, report, stop, meter)
     except StoppedError:
         raise
     except leases.LeaseLostError:
@@ -100,7 +101,14 @@ class _Run:
     publisher: Publisher
 
 
-def _run(settings: Settings, state: State, lease: Lease, report: Report | None, stop: threading.Event) -> str:
+def _run(
+    settings: Settings,
+    state: State,
+    lease: Lease,
+    report: Report | None,
+    stop: threading.Event,
+    meter: EnergyMeter,
+) -> str:
     wall, cpu = time.monotonic(), time.process_time()
     run = _begin(settings, state, lease)
     finished = adapters_of(state, run.job.id).get(None)
@@ -113,6 +121,7 @@ def _run(settings: Settings, state: State, lease: Lease, report: Report | None, 
     _tell_of_forgetting(run, outcome)
     overhead = time.monotonic() - wall - outcome.seconds_here
     facts = _facts(run, outcome, seconds=outcome.seconds + overhead, cpu_seconds=time.process_time() - cpu)
+    facts |= meter.facts()  # of the last attempt
     leases.renew(state, lease)  # the last look before something becomes visible
     adapter = run.publisher.publish_finished(outcome.adapter, _epoch(run, outcome.step), facts)
     ledger.record(

@@ -36,7 +36,7 @@ from index.collection.storage_errors import of_disk, read_back
 from index.collection.words import Words
 from index.interface import DocumentInfo, DocumentText, Hit, Record, StoredPassage
 from index.vectors.rows import checked_vectors
-from index.vectors.view import VectorView, ViewOptions, ViewStats
+from index.vectors.view import Built, VectorView, ViewOptions, ViewStats
 from local_llm.errors import ConflictError, InvalidInputError, LocalLLMError
 from local_llm.permissions import Principals
 
@@ -331,6 +331,10 @@ class CollectionStore:
             if self._snapshot_is_old():
                 self.save_view()
             return False
+
+    def take_built(self) -> list[Built]:
+        """What maintain() and adopt() built since this was asked last."""
+        return [] if self._view is None else self._view.take_built()
 
     def save_view(self) -> None:
         """Writes a snapshot: the next opening reads it instead of all vectors.

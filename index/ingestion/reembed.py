@@ -1,7 +1,7 @@
 """All passages of a collection encoded anew by another encoder, while searches go on with the one they have."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 
 from index.collection.next_generation import Lacking, NextGeneration
@@ -18,12 +18,23 @@ BLOCK_DOCUMENTS = 64
 
 
 @dataclass
+class Encoded:
+    """What one run encoded and stored, and how long that took."""
+
+    passages: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
 class Reembedding:
-    """`run` may be called once. A run cut off leaves searches as they are; the next one goes on from there."""
+    """`run` may be called once. A run cut off leaves searches as they are; the next one goes on from there.
+    `encoded` tells what it has done so far."""
 
     store: CollectionStore
     encoder: Encoder
     report: Report
+    encoded: Encoded = field(default_factory=Encoded)
 
     def run(self) -> ReembedReport:
         """Raises: ConflictError if another run is under way."""
@@ -47,9 +58,13 @@ class Reembedding:
             self._encode(following, documents)
 
     def _encode(self, following: NextGeneration, documents: list[Lacking]) -> None:
-        texts = [text for document in documents for text in document.texts]
-        vectors = encode_by_length(self.encoder, [_as_passage(text, self.encoder) for text in texts])
+        began = perf_counter()
+        passages = [_as_passage(text, self.encoder) for document in documents for text in document.texts]
+        vectors = encode_by_length(self.encoder, passages)
         following.write(documents, list(_by_document(documents, vectors)))
+        self.encoded.passages += len(passages)
+        self.encoded.tokens += sum(passage.tokens for passage in passages)
+        self.encoded.seconds += perf_counter() - began
 
 
 def _groups(following: NextGeneration) -> Iterator[list[Lacking]]:

@@ -1,6 +1,8 @@
 """The nearest vectors of a collection, held in memory: a view that can always be rebuilt from its database."""
 
 import threading
+import time
+from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +35,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Structure = Literal["auto", "exact", "ivf", "flat16"]
 QuerySource = Literal["queries", "passages"]
 DONE = object()
+# While nobody asks what was built.
+MOST_BUILT = 100
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,15 @@ class ViewStats:
 
 
 @dataclass(frozen=True)
+class Built:
+    """What upkeep made anew and searches use now. seconds: all its steps; vectors: how many it holds."""
+
+    structure: str
+    vectors: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Questions:
     """What the effort is tuned on. vectors: float32 [queries, dimension]."""
 
@@ -84,6 +97,8 @@ class VectorView:
         self._changing = threading.Lock()  # held by whoever changes rows or replaces the generation
         self._maintaining = threading.Lock()  # held by whoever builds, tunes or saves
         self._job: Job | None = None
+        self._job_seconds = 0.0  # that its steps took
+        self._built: deque[Built] = deque(maxlen=MOST_BUILT)
         self._device = device_for(options.device)
         self._questions: Questions | None = None
 
@@ -146,13 +161,22 @@ class VectorView:
         """One bounded step of upkeep, while searches and changes go on. Returns: whether more is left."""
         with self._maintaining:
             use_threads(None)
-            job = self._job or self._next_job()
-            self._job = None  # a step that fails ends the job; it begins anew
+            before, began = self._generation, time.perf_counter()
+            job, took = self._job or self._next_job(), self._job_seconds
+            self._job, self._job_seconds = None, 0.0  # a step that fails ends the job; it begins anew
             if job is None:
                 return False
-            if next(job, DONE) is not DONE:
-                self._job = job
+            ended = next(job, DONE) is DONE
+            took += time.perf_counter() - began
+            if not ended:
+                self._job, self._job_seconds = job, took
+            elif self._generation is not before:
+                self._built.append(Built(self.stats().structure, len(self._generation.store.rows), took))
             return self._job is not None or self._next_job() is not None
+
+    def take_built(self) -> list[Built]:
+        """What was built since this was asked last, the oldest first."""
+        return [self._built.popleft() for _ in range(len(self._built))]
 
     def measure(self, queries: Vectors, source: QuerySource) -> None:
         """Measures recall@10 against exact search and tunes the effort of a search to the target.

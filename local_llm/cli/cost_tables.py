@@ -61,9 +61,9 @@ def comparison_tables(rows: Sequence[Row], evidence: Evidence, assumptions: Sequ
     evaluated = [one for one in evidence.newest_answers if (one.strategy, one.where) in shown]
     _section("evaluated", [_evaluated(one) for one in evaluated])
     _section("evaluated on other hardware, and not taken", [_evaluated(one) for one in evidence.elsewhere])
-    hours = "GPU-hours" if evidence.whereabouts.device == "cuda" else "CPU-hours"
     _section(
-        "so far on this hardware", [f"{s.work}: {s.hours:.3f} {hours} in {s.runs} runs" for s in evidence.spent]
+        "so far on this hardware",
+        [f"{s.work}: {s.hours:.3f} h in {s.runs} entries of the ledger" for s in evidence.spent],
     )
     _section("inputs and assumptions", assumptions)
     _section("not known", _missing(rows))

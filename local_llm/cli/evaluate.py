@@ -147,7 +147,7 @@ def _made(box: CommandContext, plan: Plan) -> tuple[dict[str, Any], Path]:
     place = box.settings.place.ensure()
     history = History(place.evaluations)
     with exclusive_lock(place.run / "evaluate.lock", "an evaluation"), progress_bar("asking") as bar:
-        found = make_evaluation(plan, history.answers, bar, talk)
+        found = make_evaluation(plan, history.answers(box.caller.project_id), bar, talk)
     report = report_of(
         found,
         run=new_ordered_id("eval_"),

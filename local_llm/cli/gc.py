@@ -13,6 +13,12 @@ from local_llm.retention import Retention
 def collect_garbage(
     context: typer.Context,
     apply: Annotated[bool, typer.Option("--apply", help="Remove it; else it is only listed.")] = False,
+    unpublished_days: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Also retriever runs that published no encoder and that nobody touched for so many days."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Lists what nothing refers to any more and nobody touched for a day, and rows past their time."""
@@ -23,7 +29,7 @@ def collect_garbage(
     place = box.settings.place.ensure()
     encoders = [model.path for model in ModelStore(place.models).list() if model.manifest.kind == "encoder"]
     used = {folder_of(path, place.derived).name for path in encoders}
-    garbage = find_garbage(place, box.state, used.__contains__)
+    garbage = find_garbage(place, box.state, used.__contains__, unpublished_days=unpublished_days)
     retention = Retention(box.state, box.settings.server)
     rows: list[dict[str, Any]] = [
         {"kind": one.kind, "what": str(one.path.relative_to(place.root)), "bytes": one.bytes} for one in garbage

@@ -16,24 +16,26 @@ from local_llm.identifiers import is_name, new_ordered_id
 from local_llm.locks import exclusive_lock
 from local_llm.models import ModelStore
 from local_llm.relevance import NAMES
+from local_llm.run_folders import PUBLISHED, REQUEST, RUN_LOCK
 
 if TYPE_CHECKING:
     from training.retriever.run import Outcome
     from training.retriever.settings import RetrieverSettings
 
 LossName = Literal["multiple-negatives", "cached", "cosine"]
-REQUEST, GIVEN = "request.json", "given.jsonl"
+GIVEN = "given.jsonl"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, as the run's folder keeps it. `name`: of the model to publish."""
+    """What was asked for, as the run's folder keeps it. `name`: of the model to publish; `project`: an id."""
 
     collection: str
     title: str
     name: str
     synthesise: int
     settings: dict[str, Any]
+    project: str
 
 
 def retriever(
@@ -103,7 +105,7 @@ def retriever(
         folder = _find(box, resume, name)
     talk(f"{folder.name}: Control-C ends it; go on with: local-llm train retriever --resume {folder.name}")
     try:
-        with exclusive_lock(folder / "run.lock", f"the run {folder.name}"):
+        with exclusive_lock(folder / RUN_LOCK, f"the run {folder.name}"):
             result = _carry_out(box, folder)
     except KeyboardInterrupt:
         raise StoppedError(
@@ -142,7 +144,7 @@ def _begin(
     folder.mkdir(mode=0o700)
     if questions is not None:
         shutil.copyfile(questions, folder / GIVEN)
-    request = Request(info.id, info.name, chosen, synthesise, settings.to_json())
+    request = Request(info.id, info.name, chosen, synthesise, settings.to_json(), box.caller.project_id)
     write_json(folder / REQUEST, vars(request))
     return folder
 
@@ -154,7 +156,7 @@ def _carry_out(box: CommandContext, folder: Path) -> dict[str, Any]:
     from training.retriever.run import outcome_of
 
     request = Request(**read_json(folder / REQUEST))
-    published = folder / "published.json"
+    published = folder / PUBLISHED
     if published.exists():
         raise ConflictError(
             f"the run {folder.name} is finished: it was published as {read_json(published)['name']}",
@@ -191,8 +193,10 @@ def _record(box: CommandContext, request: Request, outcome: "Outcome", *, publis
         "encoder": facts["provenance"]["base"]["name"],
         "trained": request.name if published else None,
         "published": published,
-        "wall_seconds": facts["took"]["wall_seconds"],
+        "seconds": facts["took"]["wall_seconds"],
         "cpu_seconds": facts["took"]["cpu_seconds"],
+        "energy_joules": facts["took"].get("energy_joules"),
+        "energy_of": facts["took"].get("energy_of", []),
         "device": facts["trained"]["device"],
         "questions": facts["data"]["questions"],
         "passages": facts["data"]["passages"],
@@ -223,10 +227,11 @@ def _name(box: CommandContext, given: str | None, encoder: str, collection: str)
 def _find(box: CommandContext, run: str, name: str | None) -> Path:
     """The run's folder. A `name` takes the place of the one that it was to publish under."""
     folder = box.settings.place.retrievers / run
-    if not is_name(run) or not (folder / REQUEST).exists():
+    asked = read_json(folder / REQUEST) if is_name(run) and (folder / REQUEST).exists() else {}
+    if asked.get("project") != box.caller.project_id:
         raise NotFoundError(f"there is no run {run!r} to go on with", hint=f"ls {box.settings.place.retrievers}")
     if name is not None:
-        write_json(folder / REQUEST, {**read_json(folder / REQUEST), "name": _name(box, name, "", "")})
+        write_json(folder / REQUEST, {**asked, "name": _name(box, name, "", "")})
     return folder
 
 

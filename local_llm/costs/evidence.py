@@ -134,7 +134,7 @@ def gather(
     def there(kind: LedgerKind) -> list[LedgerEntry]:
         return [entry for entry in ledger.entries(state, project_id, kind) if whereabouts.holds(entry)]
 
-    trainings, retrievers, indexings = there("training"), there("retriever"), there("ingestion")
+    trainings, indexings = there("training"), there("ingestion")
     throughputs = [entry for entry in there("throughput") if entry.facts["gpus"] == gpus]
     freshness = there("freshness")
     here, elsewhere, hosted = _answers(ledger.entries(state, project_id, "evaluation"), whereabouts, gpus)
@@ -147,7 +147,7 @@ def gather(
         reindexing=_first(freshness, reindexing_of),
         answers=(*answers, *here, *hosted),
         elsewhere=elsewhere,
-        spent=_all_spent(trainings, retrievers, indexings),
+        spent=_all_spent(there),
     )
 
 
@@ -193,19 +193,25 @@ def _answers(
     return tuple(here), tuple(one for one in elsewhere.values() if one.strategy not in known), tuple(hosted)
 
 
-def _all_spent(
-    trainings: list[LedgerEntry], retrievers: list[LedgerEntry], indexings: list[LedgerEntry]
-) -> tuple[Spent, ...]:
+def _all_spent(there: Callable[[LedgerKind], list[LedgerEntry]]) -> tuple[Spent, ...]:
+    """Work that the ledger has nothing of is left out."""
+    served = there("serving")
+    busy = _hours(served, "busy_seconds")
+    encoded = [*there("ingestion"), *there("reembed"), *there("index_build")]
     works = (
-        ("training of adapters", trainings, "seconds"),
-        ("training of retrievers", retrievers, "wall_seconds"),
-        ("encoding and index building", indexings, "seconds"),
+        ("training of adapters", there("training"), None),
+        ("training of retrievers", there("retriever"), None),
+        ("encoding and index building", encoded, None),
+        ("serving, answering", served, busy),
+        ("serving, idle", served, _hours(served) - busy),
     )
     return tuple(
-        Spent(work, len(found), sum(entry.facts[seconds] for entry in found) / SECONDS_PER_HOUR)
-        for work, found, seconds in works
-        if found
+        Spent(work, len(found), _hours(found) if hours is None else hours) for work, found, hours in works if found
     )
+
+
+def _hours(entries: list[LedgerEntry], name: str = "seconds") -> float:
+    return sum(entry.facts.get(name, 0.0) for entry in entries) / SECONDS_PER_HOUR
 
 
 def _throughput(entry: LedgerEntry) -> MeasuredThroughput:

@@ -25,10 +25,9 @@ class History:
     def __init__(self, folder: Path):
         self._folder = folder
 
-    @property
-    def answers(self) -> Path:
-        """Where answers are kept between evaluations."""
-        return self._folder / KEPT
+    def answers(self, project: str) -> Path:
+        """Where a project's answers are kept between evaluations."""
+        return self._folder / KEPT / project
 
     def write(self, report: dict[str, Any], answers: Iterable[dict[str, Any]]) -> Path:
         """Returns the folder of the run, with the report in three forms and every answer."""

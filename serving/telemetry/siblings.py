@@ -36,6 +36,10 @@ class Siblings:
         if self._server is not None:
             self._server.close()
 
+    def own(self) -> Snapshot:
+        """This process's."""
+        return self._snapshot()
+
     async def snapshots(self) -> dict[str, Snapshot]:
         """Everybody's by number, ours too. One that is not up, or busy, is left out."""
         others = [number for number in range(self._count) if number != self.number]

@@ -10,12 +10,13 @@ import pytest
 
 from index.ingestion.ingest import find_sources
 from index.service import IndexService
+from local_llm import ledger
 from local_llm.embedded import ENCODER, locate
 from local_llm.errors import ForbiddenError
 from local_llm.models import ModelStore
 from local_llm.permissions import Caller
 from local_llm.settings import Settings
-from local_llm.state import State
+from local_llm.state import LedgerEntry, State
 
 Write = Callable[[str, str], Path]
 
@@ -112,3 +113,42 @@ def test_move_that_was_cut_off_goes_on(
 def test_only_an_admin_moves_a_collection(service: IndexService, member: Caller, filled: str) -> None:
     with pytest.raises(ForbiddenError):
         service.reembed(member, filled)
+
+
+def moves(state: State, admin: Caller, collection: str) -> list[LedgerEntry]:
+    found = ledger.entries(state, admin.project_id, "reembed")
+    return [one for one in found if one.facts["collection"] == collection]
+
+
+def test_moving_to_another_encoder_is_noted_with_what_was_encoded(
+    service: IndexService, admin: Caller, filled: str, other_encoder: str, state: State
+) -> None:
+    identifier, before = service.get(admin, filled).id, service.get(admin, filled).encoder
+    outcome = service.reembed(admin, filled, encoder=other_encoder)
+    (entry,) = moves(state, admin, identifier)
+    facts = entry.facts
+    assert facts["passages"] == outcome.passages > 0
+    assert facts["tokens"] >= facts["passages"]
+    assert 0 < facts["seconds"] <= round(outcome.seconds, 3)
+    assert (facts["encoder"], facts["encoder_before"]) == (other_encoder, before)
+    assert facts["energy_joules"] is None or facts["energy_of"]
+    service.reembed(admin, filled, encoder=other_encoder)  # there is nothing to do
+    assert len(moves(state, admin, identifier)) == 1
+
+
+def test_a_move_that_fails_notes_what_it_had_encoded(
+    service: IndexService, admin: Caller, filled: str, other_encoder: str, state: State
+) -> None:
+    identifier = service.get(admin, filled).id
+    passages = service.stats(admin, filled).passages
+
+    def cut_off(done: int, _total: int, _note: str) -> None:
+        if done:
+            raise CutOffError
+
+    with pytest.raises(CutOffError):
+        service.reembed(admin, filled, encoder=other_encoder, report=cut_off)
+    (entry,) = moves(state, admin, identifier)
+    assert entry.facts["passages"] == passages
+    service.reembed(admin, filled, encoder=other_encoder)  # all is encoded by now
+    assert len(moves(state, admin, identifier)) == 1

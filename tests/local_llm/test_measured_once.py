@@ -253,8 +253,8 @@ def test_a_changed_fact_prices_the_update(ask: Ask, write: Write) -> None:
 
 def test_hours_of_retrievers_count_on_the_device_that_trained(ask: Ask, write: Write) -> None:
     write("training", {"seconds": 3600.0, "tokens": 1, "examples": 1, "device": "cuda"})
-    write("retriever", {"wall_seconds": 1800.0, "cpu_seconds": 1700.0, "device": "cuda"})
-    write("retriever", {"wall_seconds": 9000.0, "cpu_seconds": 9000.0, "device": "cpu"})  # beside the GPU
+    write("retriever", {"seconds": 1800.0, "cpu_seconds": 1700.0, "device": "cuda"})
+    write("retriever", {"seconds": 9000.0, "cpu_seconds": 9000.0, "device": "cpu"})  # beside the GPU
     assert compared(ask)["spent"] == [
         {"work": "training of adapters", "runs": 1, "hours": 1.0},
         {"work": "training of retrievers", "runs": 1, "hours": 0.5},

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from sqlalchemy import inspect, text
 
 from local_llm.audit import Audit, AuditQuery
 from local_llm.errors import AuthenticationError, ConflictError, InvalidInputError, NotFoundError
+from local_llm.fileio import write_json
 from local_llm.files import FileStore, QuotaExceededError
 from local_llm.keys import KeyStore
+from local_llm.locks import exclusive_lock
 from local_llm.permissions import Caller, local_admin
 from local_llm.profiles import Profile, ProfileStore
 from local_llm.projects import FLAGS, QUOTAS, VALUES, ProjectStore
@@ -111,6 +114,64 @@ def test_a_project_has_a_quota_of_its_own(projects: ProjectStore, state: State, 
     files.add([b"abcdefgh"], filename="b", purpose="user_data", project_id=state.local_project_id())
 
 
+def runs_of(settings: Settings, project: str) -> list[Path]:
+    """A retriever's run that published nothing, an evaluation, answers that were kept."""
+    place = settings.place.ensure()
+    trained, evaluated = place.retrievers / f"ret-{project}", place.evaluations / "runs" / f"eval_{project}"
+    answers = place.evaluations / "answers" / project
+    for folder in (trained, evaluated, answers):
+        folder.mkdir(parents=True)
+        (folder / "data").write_bytes(b"12345")
+    write_json(trained / "request.json", {"project": project})
+    write_json(evaluated / "report.json", {"project": project})
+    return [trained, evaluated, answers]
+
+
+def aged(folder: Path, days: float) -> None:
+    moment = time.time() - days * 24 * 3600
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (moment, moment))
+
+
+def what(done: subprocess.CompletedProcess[str]) -> set[str]:
+    return {row["what"] for row in json.loads(done.stdout)}
+
+
+def test_runs_are_garbage_once_their_project_is_gone(run, state: State, settings: Settings) -> None:
+    place = settings.place
+    of_nobody, ours = runs_of(settings, "proj_gone"), runs_of(settings, state.local_project_id())
+    not_begun, unreadable = place.retrievers / "ret-killed", place.evaluations / "runs" / "eval_damaged"
+    for folder in (not_begun, unreadable):
+        folder.mkdir()
+    (unreadable / "report.json").write_text("{")
+    assert what(run("gc", "--json")) == set()  # all of today
+    for folder in (*of_nobody, *ours, not_begun, unreadable):
+        aged(folder, 100)
+    assert what(run("gc", "--json")) == {str(path.relative_to(place.root)) for path in (*of_nobody, not_begun)}
+    assert run("gc", "--apply").returncode == 0
+    assert not any(path.exists() for path in (*of_nobody, not_begun))
+    assert all(path.exists() for path in (*ours, unreadable))
+
+
+def test_unpublished_runs_go_only_when_asked_for_by_age(run, state: State, settings: Settings) -> None:
+    place, project = settings.place, state.local_project_id()
+    kept_aside = runs_of(settings, project)[0]
+    published, at_work, young = (place.retrievers / name for name in ("ret-published", "ret-at-work", "ret-young"))
+    for folder in (published, at_work, young):
+        folder.mkdir()
+        write_json(folder / "request.json", {"project": project})
+    write_json(published / "published.json", {"name": "mine"})
+    with exclusive_lock(at_work / "run.lock", "the run"):
+        for folder in (kept_aside, published, at_work, young):
+            aged(folder, 40)
+        aged(young, 20)
+        os.utime(young, (0, 0))  # what counts is what lies in it
+        assert what(run("gc", "--json")) == set()
+        assert run("gc", "--unpublished-days", "30", "--apply").returncode == 0
+    assert not kept_aside.exists()
+    assert all(folder.exists() for folder in (published, at_work, young))
+
+
 def test_removing_leaves_nothing_of_it_and_everything_of_others(run, state: State, settings: Settings) -> None:
     assert run("keys", "create", "boss", "--role", "owner").returncode == 0
     for project in ("local", "support"):
@@ -125,6 +186,7 @@ def test_removing_leaves_nothing_of_it_and_everything_of_others(run, state: Stat
     usage = Usage(state)
     usage.count(local_admin(support.id), "tiny", "completions", input_tokens=1)
     usage.flush()
+    of_others, of_support = (runs_of(settings, project) for project in (state.local_project_id(), support.id))
 
     refused = run("projects", "remove", "support", "--yes")
     assert refused.returncode == 1
@@ -139,6 +201,8 @@ def test_removing_leaves_nothing_of_it_and_everything_of_others(run, state: Stat
         "files": 1,
         "adapters": 0,
         "jobs": 0,
+        "retriever_runs": 1,
+        "evaluations": 1,
     }
     with state.reading() as session:
         for table in Row.metadata.sorted_tables:
@@ -147,6 +211,8 @@ def test_removing_leaves_nothing_of_it_and_everything_of_others(run, state: Stat
                 assert support.id not in ids, table
     assert files.path(kept.id).exists()
     assert not files.path(gone.id).exists()
+    assert all(path.exists() for path in of_others)
+    assert not any(path.exists() for path in of_support)
     assert len(ProfileStore(state).list(local_admin(state.local_project_id()))) == 1
     (last,) = Audit(state).find(AuditQuery(limit=1))[0]
     assert (last.action, last.object_id) == ("project.deleted", support.id)

@@ -68,9 +68,9 @@ def running(folder: Path, **changed: Any) -> Iterator[Running]:
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[Running]:
-    """On a home that is there."""
-    app = create_app(settings)
+def serving(settings: Settings, number: int = 0) -> Iterator[Running]:
+    """On a home that is there. `number` among server.processes."""
+    app = create_app(settings, number)
     server = make_server(app, app.services, settings.server)
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     loops: list[asyncio.AbstractEventLoop] = []

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from local_llm.energy import EnergyMeter, summed
 from local_llm.errors import LocalLLMError
 from local_llm.fileio import read_json, staged_file, write_json
 from local_llm.questions import Question
@@ -235,12 +236,13 @@ class _Run:
             **{name: base[name] for name in ("longer_than_read", "longer_than_trained")},
         }
 
-    def _took(self) -> dict[str, float]:
-        """Of the attempts that finished a phase, and of all attempts at the training."""
+    def _took(self) -> dict[str, Any]:
+        """Of the attempts that finished a phase, and of all attempts at the training; energy of the former only."""
         phases = [read_json(path) for path in self.folder.glob("phase-*.json")]
         return {
             "wall_seconds": round(sum(one["seconds"] for one in phases), 3),
             "cpu_seconds": round(sum(one["cpu_seconds"] for one in phases), 3),
+            **summed(phases),
         }
 
     def _questions(self, numbers: tuple[int, ...]) -> list[Question]:
@@ -271,10 +273,12 @@ class _Run:
 
 
 @contextmanager
-def _timed() -> Iterator[dict[str, float]]:
-    took: dict[str, float] = {}
+def _timed() -> Iterator[dict[str, Any]]:
+    took: dict[str, Any] = {}
     began, cpu = time.monotonic(), sum(os.times()[:4])
-    yield took
+    with EnergyMeter() as meter:
+        yield took
+    took.update(meter.facts())
     took.update(seconds=round(time.monotonic() - began, 3), cpu_seconds=round(sum(os.times()[:4]) - cpu, 3))
 
 

@@ -112,6 +112,22 @@ def test_an_adapter_that_was_not_measured_is_assumed_as_fast_as_the_base(
     assert (row.usd_per_query.standing, row.usd_per_query.source) == ("measured", run_id)
 
 
+def test_all_hours_of_the_ledger_are_told_serving_by_used_and_idle(
+    state: State, admin: Caller, measured: dict[str, str]
+) -> None:
+    ledger.record(state, admin.project_id, "reembed", {"seconds": 900.0})
+    ledger.record(state, admin.project_id, "index_build", {"seconds": 900.0})
+    for hour in (0, 3600):
+        ledger.add_to_hour(state, admin.project_id, "serving", hour, {"seconds": 3600.0, "busy_seconds": 900.0})
+    spent = {one.work: (one.runs, one.hours) for one in evidence(state, admin).spent}
+    assert spent == {
+        "training": (1, 2.0),
+        "encoding and index building": (3, 1.0),
+        "serving, answering": (2, 0.5),
+        "serving, idle": (2, 1.5),
+    }
+
+
 @pytest.mark.parametrize(
     "change", [{"name": "NVIDIA H200"}, {"device": "cuda", "name": "NVIDIA H200"}, {"cores": 10_000}]
 )
@@ -386,7 +402,7 @@ class TestCommands:
             "utilisation follows from the queries",
             load_prices(settings).sha256,
             "unpriced: no price of gpt-6-luna fine-tuned",
-            "training of adapters: 2.000 ",
+            "training of adapters: 2.000 h in 1 entries of the ledger",
             "cost.machine_usd_per_hour",
             "a query, RAG",
         ):

@@ -154,7 +154,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(world: Box, questions: Path, t
     kept = world.settings.place.evaluations / "answers"
 
     def answered() -> list[str]:
-        kept_text = b"".join(path.read_bytes() for path in kept.glob("*.jsonl")).decode()
+        kept_text = b"".join(path.read_bytes() for path in kept.rglob("*.jsonl")).decode()
         return re.findall(r'"text": "(Question \d+\?)"', kept_text)
 
     deadline = time.monotonic() + 60
