@@ -23,7 +23,7 @@ PRESETS: tuple[Preset, ...] = ("default", "article", "library")
 SECONDS = 600.0
 FACTS = "facts.json"
 # What the untuned encoder makes of the same data does not depend on the recipe.
-SHARED = ("passages.npy", "queries.npy", "phase-split.json", "phase-base.json")
+SHARED = ("passages.npy", "questions.npy", "phase-split.json", "phase-base.json")
 
 Facts = dict[str, Any]
 
