@@ -121,7 +121,7 @@ def test_all_hours_of_the_ledger_are_told_serving_by_used_and_idle(
         ledger.add_to_hour(state, admin.project_id, "serving", hour, {"seconds": 3600.0, "busy_seconds": 900.0})
     spent = {one.work: (one.runs, one.hours) for one in evidence(state, admin).spent}
     assert spent == {
-        "training": (1, 2.0),
+        "training of adapters": (1, 2.0),
         "encoding and index building": (3, 1.0),
         "serving, answering": (2, 0.5),
         "serving, idle": (2, 1.5),
