@@ -7,13 +7,22 @@ import typer
 
 from local_llm.cli import cost_inputs as given
 from local_llm.cli.context import AsJson, CommandContext
+from local_llm.cli.cost_options import (
+    EvidenceFile,
+    ExtraOptions,
+    HostedOptions,
+    MachineOptions,
+    RateOptions,
+    RequestOptions,
+    SetUpOptions,
+)
 from local_llm.cli.cost_tables import article_table, comparison_tables, usd
+from local_llm.cli.option_groups import with_option_groups
 from local_llm.cli.output import emit_json, talk
-from local_llm.costs.article import check_article
+from local_llm.costs.article import Checked, check_article
 from local_llm.costs.compare import Here, compare, speed_of
 from local_llm.costs.hosted import HostedOffer, offer_of
-from local_llm.costs.local import Extras, Traffic
-from local_llm.costs.machine import ASSUMED_LIFETIME_YEARS, AVERAGE_PUE
+from local_llm.costs.local import Traffic
 from local_llm.costs.row import Asked, Row, Unknown
 from local_llm.costs.throughput import usd_per_million_tokens
 from local_llm.costs.units import HOURS_PER_MONTH
@@ -23,53 +32,32 @@ from local_llm.settings import Settings
 ENCODER = "text-embedding-3-small"
 
 
+@with_option_groups
 def compare_costs(
     context: typer.Context,
     queries_per_month: Annotated[float, typer.Option(help="Questions asked in a month.")],
+    request: RequestOptions,
+    hosted: HostedOptions,
+    machine: MachineOptions,
+    rates: RateOptions,
+    set_up: SetUpOptions,
+    extra: ExtraOptions,
     updates_per_month: Annotated[float, typer.Option(help="Retrainings, and changes of the documents.")] = 0.0,
-    input_tokens: given.InputTokens = given.DEFAULT_INPUT_TOKENS,
-    output_tokens: given.OutputTokens = given.DEFAULT_OUTPUT_TOKENS,
     context_tokens: Annotated[
         float | None, typer.Option(help="Tokens of passages, for rag and hybrid; default: 5 of index.chunk_tokens.")
     ] = None,
-    cached_tokens: given.CachedTokens = 0.0,
-    hosted: given.Hosted = None,
-    batch: given.Batch = False,
-    basis: given.BasisOption = "rent",
-    gpu: given.GPUName = None,
-    gpus: given.GPUs = None,
-    gpu_usd_per_hour: given.GPUHour = None,
     utilisation: Annotated[
         float | None,
         typer.Option(
             help="Share of the saturated throughput over all hours paid; default: whole machines, always on."
         ),
     ] = None,
-    prefill_tokens_per_second: given.PrefillRate = None,
-    decode_tokens_per_second: given.DecodeRate = None,
-    training_hours: Annotated[
-        float | None, typer.Option(help="Assumed, in the place of what was measured.")
-    ] = None,
-    training_tokens: Annotated[float | None, typer.Option(help="The same, in all epochs: what hosts bill.")] = None,
-    indexing_hours: Annotated[
-        float | None, typer.Option(help="Assumed, in the place of what was measured.")
-    ] = None,
-    indexing_tokens: Annotated[float | None, typer.Option(help="The same: what hosts bill.")] = None,
     documents_per_update: Annotated[
         int | None, typer.Option(help="Documents that an update changes; default: all.")
     ] = None,
     hosted_encoder: Annotated[str, typer.Option(help="Hosted model that encodes documents.")] = ENCODER,
     hosted_usd_per_month: Annotated[float, typer.Option(help="What a host takes besides: for vectors, say.")] = 0.0,
-    purchase_usd: given.Purchase = None,
-    power_watts: given.Power = None,
-    lifetime_years: given.Lifetime = ASSUMED_LIFETIME_YEARS,
-    pue: given.PUE = AVERAGE_PUE,
-    electricity_usd_per_kwh: given.Electricity = None,
-    hosting_usd_per_month: given.Hosting = 0.0,
-    staff_usd_per_month: given.Staff = 0.0,
-    storage_usd_per_month: given.Storage = 0.0,
-    network_usd_per_month: given.Network = 0.0,
-    evidence: given.EvidenceFile = None,
+    evidence: EvidenceFile = None,
     article: Annotated[
         bool, typer.Option("--article", help="Hold the article's ranges against these inputs.")
     ] = False,
@@ -81,25 +69,18 @@ def compare_costs(
     unknown, and said to be.
     """
     box: CommandContext = context.obj
-    options = given.MachineOptions(
-        basis, gpu, gpus, gpu_usd_per_hour, purchase_usd, power_watts,
-        lifetime_years, pue, electricity_usd_per_kwh, hosting_usd_per_month,
-    )  # fmt: skip
-    found = given.inputs(box, options, (prefill_tokens_per_second, decode_tokens_per_second), evidence)
+    found = given.inputs(box, machine, rates, evidence)
     passages = _context_tokens(box.settings) if context_tokens is None else context_tokens
-    asked = Asked(
-        Traffic(input_tokens, output_tokens, passages, cached_tokens),
-        queries_per_month, updates_per_month, documents_per_update,
-    )  # fmt: skip
-    extras = Extras(staff_usd_per_month, storage_usd_per_month, network_usd_per_month)
+    traffic = Traffic(request.input_tokens, request.output_tokens, passages, request.cached_tokens)
+    asked = Asked(traffic, queries_per_month, updates_per_month, documents_per_update)
     here = Here(
         found.usd_per_hour,
         found.evidence,
         found.assumed_throughput,
-        training_hours,
-        indexing_hours,
+        set_up.training_hours,
+        set_up.indexing_hours,
         utilisation,
-        extras,
+        extra.extras(),
     )
     models = given.hosted_models(found, hosted)
     training_price = box.settings.cost.hosted_training_usd_per_million_tokens
@@ -110,28 +91,21 @@ def compare_costs(
             encoder=hosted_encoder,
             today=found.today,
             training_usd_per_million_tokens=training_price,
-            training_tokens=training_tokens,
-            indexing_tokens=indexing_tokens,
+            training_tokens=set_up.training_tokens,
+            indexing_tokens=set_up.indexing_tokens,
             usd_per_month=hosted_usd_per_month,
-            batch=batch,
+            batch=hosted.batch,
         )
         for model in models
     ]
     rows = compare(asked, here, offers)
-    checked = []
-    if article:
-        checked = check_article(
-            found.prices,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            training_usd_per_million_tokens=training_price,
-        )
+    checked = _checked(found, request, training_price) if article else []
     assumptions = [
         *_asked_lines(asked, here),
         *_token_lines(rows, here),
         *given.hour_assumptions(found),
-        *given.batch_lines(batch),
-        given.extras_line(extras),
+        *given.batch_lines(hosted.batch),
+        given.extras_line(here.extras),
     ]
     warnings = given.price_warnings(found, models)
     for line in warnings:
@@ -142,6 +116,15 @@ def compare_costs(
     comparison_tables(rows, found.evidence, assumptions)
     if article:
         article_table(checked)
+
+
+def _checked(found: given.Inputs, request: RequestOptions, training_price: float | None) -> list[Checked]:
+    return check_article(
+        found.prices,
+        input_tokens=request.input_tokens,
+        output_tokens=request.output_tokens,
+        training_usd_per_million_tokens=training_price,
+    )
 
 
 def _context_tokens(settings: Settings) -> float:

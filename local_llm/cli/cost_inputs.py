@@ -1,84 +1,22 @@
-"""What commands of `local-llm cost` share: their options, and what is made of them."""
+"""What is made of the options that commands of `local-llm cost` share."""
 
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from local_llm.cli.context import CommandContext
+from local_llm.cli.cost_options import HostedOptions, MachineOptions, RateOptions
 from local_llm.costs.evaluations import read_answers
 from local_llm.costs.evidence import Evidence, Whereabouts, gather
 from local_llm.costs.figure import Figure, exactly
 from local_llm.costs.local import Extras
-from local_llm.costs.machine import (
-    ASSUMED_LIFETIME_YEARS,
-    AVERAGE_PUE,
-    Basis,
-    Machine,
-    machine_of,
-    usd_per_hour,
-)
+from local_llm.costs.machine import Basis, Machine, machine_of, usd_per_hour
 from local_llm.costs.prices import GPUPrice, HostedModel, Prices, load_prices, warnings
-from local_llm.costs.throughput import Throughput, throughput_of
-from local_llm.errors import InvalidInputError, NotFoundError
+from local_llm.costs.throughput import Throughput
+from local_llm.errors import NotFoundError
 from local_llm.hardware import this_hardware
 from local_llm.settings import Settings
-
-InputTokens = Annotated[float, typer.Option(help="Tokens of a question with all that is said around it.")]
-OutputTokens = Annotated[float, typer.Option(help="Tokens of an answer.")]
-CachedTokens = Annotated[float, typer.Option(help="Tokens of the prompt that the cache holds, here and hosted.")]
-Hosted = Annotated[
-    list[str] | None, typer.Option("--hosted", help="A hosted model of the price list; may be repeated.")
-]
-BasisOption = Annotated[Basis, typer.Option(help="What an hour costs: rent, ownership, or the electricity alone.")]
-GPUName = Annotated[str | None, typer.Option("--gpu", help="A GPU of the price list; default: this machine.")]
-GPUs = Annotated[int | None, typer.Option("--gpus", help="GPUs of the machine; default: engine.gpus here, else 1.")]
-GPUHour = Annotated[float | None, typer.Option("--gpu-usd-per-hour", help="Rent of one GPU; default: price list.")]
-Purchase = Annotated[float | None, typer.Option(help="Price of the whole machine, for --basis own.")]
-Power = Annotated[float | None, typer.Option(help="Power of the whole machine; default: its GPUs' highest.")]
-Lifetime = Annotated[float, typer.Option(help="Years until the machine is worth nothing.")]
-PUE = Annotated[float, typer.Option("--pue", help="Power of the site over that of its machines; 1 or more.")]
-Electricity = Annotated[float | None, typer.Option("--electricity-usd-per-kwh", help="Price of a kWh.")]
-Hosting = Annotated[float, typer.Option(help="Space, cooling and hands for the machine.")]
-Staff = Annotated[float, typer.Option(help="Staff that it takes to run it.")]
-Storage = Annotated[float, typer.Option(help="Storage of models and documents.")]
-Network = Annotated[float, typer.Option(help="Network.")]
-PrefillRate = Annotated[
-    float | None,
-    typer.Option("--prefill-tokens-per-second", help="Assumed where nothing was measured: prompts alone."),
-]
-DecodeRate = Annotated[
-    float | None,
-    typer.Option("--decode-tokens-per-second", help="Assumed where nothing was measured: answers alone."),
-]
-EvidenceFile = Annotated[
-    Path | None,
-    typer.Option("--evidence", help="What goes before the ledger's evaluations: JSON, as docs/cost.md has it."),
-]
-Batch = Annotated[
-    bool, typer.Option("--batch", help="Hosted models at their prices for batches, which take hours.")
-]
-
-DEFAULT_INPUT_TOKENS, DEFAULT_OUTPUT_TOKENS = 500, 300
-
-
-@dataclass(frozen=True)
-class MachineOptions:
-    """As given; None: not."""
-
-    basis: Basis
-    gpu: str | None
-    gpus: int | None
-    gpu_usd_per_hour: float | None
-    purchase_usd: float | None
-    power_watts: float | None
-    lifetime_years: float = ASSUMED_LIFETIME_YEARS
-    pue: float = AVERAGE_PUE
-    electricity_usd_per_kwh: float | None = None
-    hosting_usd_per_month: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,9 +32,7 @@ class Inputs:
     today: datetime.date
 
 
-def inputs(
-    box: CommandContext, options: MachineOptions, rates: tuple[float | None, float | None], evidence: Path | None
-) -> Inputs:
+def inputs(box: CommandContext, options: MachineOptions, rates: RateOptions, evidence: Path | None) -> Inputs:
     """Raises: InvalidInputError, NotFoundError: what is missing or impossible, and what sets it."""
     prices = load_prices(box.settings)
     listed, whereabouts = _hardware(prices, options.gpu)
@@ -119,18 +55,18 @@ def inputs(
         basis=options.basis,
         usd_per_hour=_hour(box.settings, machine, options, whereabouts),
         evidence=gather(box.state, box.caller.project_id, whereabouts, gpus=gpus, answers=answers),
-        assumed_throughput=_rates(*rates),
+        assumed_throughput=rates.throughput(),
         today=datetime.date.today(),
     )
 
 
-def hosted_models(found: Inputs, names: Sequence[str] | None) -> list[HostedModel]:
+def hosted_models(found: Inputs, options: HostedOptions) -> list[HostedModel]:
     """Those named; else all chat models that are no fine-tuned ones and still sold.
 
     Raises: NotFoundError.
     """
-    if names:
-        return [found.prices.model(name) for name in names]
+    if options.hosted:
+        return [found.prices.model(name) for name in options.hosted]
     tuned = {row.fine_tuned_model for row in found.prices.hosted}
     return [
         row
@@ -209,14 +145,3 @@ def _hour(settings: Settings, machine: Machine, options: MachineOptions, whereab
     if given or (whereabouts.device == "cpu" and machine.gpu_usd_per_hour is None):
         return exactly(settings.cost.machine_usd_per_hour, "assumed", "cost.machine_usd_per_hour")
     return usd_per_hour(machine, options.basis)
-
-
-def _rates(prefill: float | None, decode: float | None) -> Throughput | None:
-    if prefill is None and decode is None:
-        return None
-    if prefill is None or decode is None:
-        raise InvalidInputError(
-            "one of two rates is given; reading and writing are priced apart",
-            hint="set both --prefill-tokens-per-second and --decode-tokens-per-second",
-        )
-    return throughput_of(prefill_tokens_per_second=prefill, decode_tokens_per_second=decode)

@@ -152,8 +152,8 @@ def test_a_request_that_waits_to_be_asked_again_is_not_in_memory(
     engine.fail = {"heavy": [503] * 9}
     source = source_of(tmp_path, "heavy")
 
-    def held() -> int:
-        return sum(1 for one in gc.get_objects() if type(one) is dict and one.get("content") == "heavy")
+    def held() -> list[object]:
+        return [one for one in gc.get_objects() if type(one) is dict and one.get("content") == "heavy"]
 
     async def work(services: Services) -> None:
         asking = asyncio.create_task(ask_all(Asker(services, 60), source, caller))
@@ -164,7 +164,8 @@ def test_a_request_that_waits_to_be_asked_again_is_not_in_memory(
             await asyncio.sleep(0.1)
             engine.asked.clear()  # of the test's own engine
             gc.collect()
-        assert (held(), asking.done()) == (0, False)
+        assert not held(), [type(one) for kept in held() for one in gc.get_referrers(kept)]
+        assert not asking.done()
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
 

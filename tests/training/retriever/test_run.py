@@ -83,7 +83,8 @@ def test_what_is_loaded_again_is_what_was_measured(write_run: Write, store: Mode
     model = train_retriever(folder).model
     for kind in ("queries", "documents"):
         before, after = (getattr(Encoder(path, "cpu"), kind)(TEXTS) for path in (encoder, model))
-        np.testing.assert_allclose(before, after, atol=1e-4)  # hardly trained: so pooling and prompts are the same
+        # Hardly trained: so pooling and prompts are the same. Products in bf16 round to three digits.
+        assert (np.sum(before * after, axis=1) > 0.999).all()
     assert Encoder(model).max_tokens == Encoder(encoder).max_tokens  # fewer are read in training only
 
 
