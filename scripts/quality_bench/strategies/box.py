@@ -28,12 +28,13 @@ GRACE_SECONDS = 30
 
 
 class Box:
-    def __init__(self, work: Path):
+    def __init__(self, work: Path, settings: str = SETTINGS):
+        """`settings`: the text of settings.toml."""
         self.work = work.expanduser().resolve()
         self.home = self.work / "home"
         self._environment = clean_environment(LOCAL_LLM_HOME=str(self.home))
         self.home.mkdir(parents=True, exist_ok=True)
-        (self.home / "settings.toml").write_text(SETTINGS, encoding="utf-8")
+        (self.home / "settings.toml").write_text(settings, encoding="utf-8")
 
     @cached_property
     def settings(self) -> Settings:
@@ -52,12 +53,18 @@ class Box:
 
         Raises: LocalLLMError.
         """
-        talk(f"$ local-llm {' '.join(arguments)[:200]}")
-        line = [sys.executable, "-m", "local_llm", *arguments, "--json"]
-        done = subprocess.run(line, stdout=subprocess.PIPE, env=self._environment, check=False)
+        return json.loads(self.printed("-m", "local_llm", *arguments, "--json"))
+
+    def printed(self, *line: str) -> str:
+        """Runs `python LINE` on this home, and returns what it printed. Raises: LocalLLMError."""
+        told = " ".join(line).replace("-m local_llm", "local-llm")[:200]
+        talk(f"$ {told}")
+        done = subprocess.run(
+            [sys.executable, *line], stdout=subprocess.PIPE, env=self._environment, text=True, check=False
+        )
         if done.returncode != 0:
-            raise LocalLLMError(f"this command failed: local-llm {' '.join(arguments)[:200]}")
-        return json.loads(done.stdout)
+            raise LocalLLMError(f"this command failed: {told}")
+        return done.stdout
 
     @contextmanager
     def server(self) -> Iterator[str]:
