@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import func, select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from local_llm.errors import InvalidInputError
@@ -100,7 +99,7 @@ class ChatKeeper:
     def write(self) -> None:
         """Returns when all that was added before is in the database. Any thread may call it.
 
-        Raises: SQLAlchemyError: what could not be written waits on.
+        Raises: SQLAlchemyError, and what else the database may: what could not be written waits on.
         """
         with self._writing:
             chats = [self._waiting.popleft() for _ in range(len(self._waiting))]
@@ -108,7 +107,7 @@ class ChatKeeper:
                 return
             try:
                 self._insert([row for chat in chats if (row := _row_of(chat)) is not None])
-            except SQLAlchemyError:
+            except Exception:
                 self._waiting.extendleft(reversed(chats))
                 raise
             self._size -= sum(chat.size for chat in chats)

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -12,7 +12,7 @@ from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 
 from index.client import IndexClient
-from local_llm.errors import InvalidInputError
+from local_llm.errors import InvalidInputError, NotFoundError, UnavailableError
 from local_llm.fileio import CHUNK_BYTES
 from serving.bodies import read_json_object
 from serving.chats.audiences import Audiences
@@ -105,8 +105,8 @@ def export_all(
 @router.get(f"{CHATS}/{{completion_id}}")
 def retrieve(request: Request, completion_id: str) -> dict[str, Any]:
     services, caller = services_of(request), caller_of(request)
-    _write(services)
-    return as_json(get_chat(services.state, completion_id, caller))
+    with _writing(services):
+        return as_json(get_chat(services.state, completion_id, caller))
 
 
 @router.post(f"{CHATS}/{{completion_id}}")
@@ -115,8 +115,8 @@ async def update(request: Request, completion_id: str) -> dict[str, Any]:
     asked = read(UpdateChat, await read_json_object(request, services.settings.server.max_body_bytes))
 
     def change() -> dict[str, Any]:
-        _write(services)
-        return as_json(set_metadata(services.state, completion_id, caller, asked.metadata or {}))
+        with _writing(services):
+            return as_json(set_metadata(services.state, completion_id, caller, asked.metadata or {}))
 
     changed = await run_in_threadpool(change)
     note(request, caller, "chat.updated", completion_id)
@@ -126,8 +126,8 @@ async def update(request: Request, completion_id: str) -> dict[str, Any]:
 @router.delete(f"{CHATS}/{{completion_id}}")
 def delete(request: Request, completion_id: str) -> dict[str, Any]:
     services, caller = services_of(request), caller_of(request)
-    _write(services)
-    delete_chat(services.state, completion_id, caller)
+    with _writing(services):
+        delete_chat(services.state, completion_id, caller)
     note(request, caller, "chat.deleted", completion_id)
     return {"id": completion_id, "object": "chat.completion.deleted", "deleted": True}
 
@@ -137,8 +137,8 @@ def list_messages(
     request: Request, completion_id: str, after: str | None = None, limit: Limit = 20, order: InOrder = "asc"
 ) -> dict[str, Any]:
     services, caller = services_of(request), caller_of(request)
-    _write(services)
-    messages = messages_of(get_chat(services.state, completion_id, caller))
+    with _writing(services):
+        messages = messages_of(get_chat(services.state, completion_id, caller))
     if order == "desc":
         messages.reverse()
     if after is not None:
@@ -157,18 +157,39 @@ async def rate(request: Request, completion_id: str) -> dict[str, Any]:
     review = Review(asked.rating, asked.correction, asked.reviewer_note)
 
     def change() -> dict[str, Any]:
-        _write(services)
-        return as_json(rate_chat(services.state, completion_id, caller, review))
+        with _writing(services):
+            return as_json(rate_chat(services.state, completion_id, caller, review))
 
     rated = await run_in_threadpool(change)
     note(request, caller, "chat.rated", completion_id, rating=asked.rating)
     return rated
 
 
-def _write(services: Services) -> None:
-    """Who asks for a chat finds it, even right after its answer."""
-    with suppress(SQLAlchemyError):  # it waits, and is told in the log
+def _write(services: Services) -> bool:
+    """Who asks for chats finds them, even right after their answers. Returns whether all that waited is written."""
+    try:
         services.chats.write()
+    except SQLAlchemyError:  # it waits, and is told in the log
+        return False
+    return True
+
+
+@contextmanager
+def _writing(services: Services) -> Iterator[None]:
+    """What is not found while some wait may be one of them.
+
+    Raises: UnavailableError for NotFoundError then.
+    """
+    written = _write(services)
+    try:
+        yield
+    except NotFoundError as missing:
+        if written:
+            raise
+        raise UnavailableError(
+            f"{missing.message}; chats of the last seconds could not be written yet",
+            hint="ask again; gateway.log says what holds the database up",
+        ) from None
 
 
 def _page(data: list[dict[str, Any]], has_more: bool) -> dict[str, Any]:

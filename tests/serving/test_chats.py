@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
@@ -22,6 +23,7 @@ from local_llm.settings import ServerSettings, Settings, load_settings
 from local_llm.state import AuditEntry, ChatRow, Key, Project, State, UsageRow
 from serving.answering.events import TokenUsage
 from serving.chats.assembling import streamed_answer
+from serving.chats.keeping import ChatKeeper
 from serving.gateway import create_app
 from training.examples.data import check_training_file, read_training_file
 
@@ -498,3 +500,28 @@ def test_a_chat_that_is_too_large_is_answered_and_not_kept(client: openai.OpenAI
     made = ask(client, **{"question": "x" * 300_000, **large})  # asked and echoed
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.retrieve(made.id)
+
+
+def test_a_chat_that_waits_for_a_busy_database_is_no_missing_one(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was 404: a client took it for never kept."""
+
+    def busy(*_: Any) -> None:
+        raise OperationalError("INSERT", {}, Exception("database is locked"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ChatKeeper, "_insert", busy)
+        made = ask(client)
+        chats = client.with_options(max_retries=0).chat.completions
+        calls: list[Any] = [
+            lambda: chats.retrieve(made.id),
+            lambda: chats.messages.list(made.id),
+            lambda: chats.update(made.id, metadata={"ticket": "9"}),
+            lambda: chats.delete(made.id),
+        ]
+        for call in calls:
+            with pytest.raises(openai.InternalServerError, match="could not be written yet") as told:
+                call()
+            assert told.value.status_code == 503
+    assert client.chat.completions.retrieve(made.id).choices[0].message.content
