@@ -42,6 +42,7 @@ Quantization = Literal["none", "4bit"]
 
 # How training and the engine share the GPU.
 Sharing = Literal["split", "stop", "separate"]
+Sharding = Literal["auto", "full", "none"]
 
 # What is done with examples that are longer than training.max_tokens.
 OverLong = Literal["refuse", "cut"]
@@ -196,7 +197,14 @@ class TrainingSettings(Section):
         60, ge=0, description="How much training a crash may cost: a checkpoint is written so often; 0: every step."
     )
     processes: int = Field(
-        1, ge=1, description="GPUs that train together, through `accelerate launch` with training/fsdp.yaml."
+        1, ge=1, description="GPUs that train together, through `accelerate launch`: one process each."
+    )
+    sharding: Sharding = Field(
+        "auto",
+        description=(
+            "With several processes: `full` shards the base over them (FSDP2, training/fsdp.yaml), `none` gives each "
+            "a copy (DDP, training/ddp.yaml), faster where it fits; `auto`: `full` on GPUs."
+        ),
     )
     poll_seconds: float = Field(1.0, gt=0, description="How often the trainer looks for a queued job.")
 

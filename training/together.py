@@ -6,7 +6,6 @@ import time
 from local_llm import offline
 from local_llm.device import training_environment
 from local_llm.errors import LocalLLMError
-from local_llm.hardware import gpu_name
 from local_llm.permissions import Caller
 from local_llm.processes import start_child, stop_child
 from local_llm.settings import Settings
@@ -36,16 +35,16 @@ def run_together(
 
     Raises: StoppedError once `stop` is set and the processes have ended; LocalLLMError if the job failed.
     """
-    gpu, processes = gpu_name() is not None, settings.training.processes
+    how = launch.Launch.of(settings.training)
     arguments = [*options, "run", lease.job_id, "--lease", lease.token]
     with (settings.place.logs / f"{lease.job_id}.log").open("ab") as log:
         child = start_child(
             lease.job_id,
-            launch.command(arguments, processes=processes, gpu=gpu),
+            how.command(arguments),
             environment={
                 **offline.environment(),
                 **training_environment(settings),
-                **launch.environment(processes=processes, gpu=gpu),
+                **how.environment(),
             },
             log=log,
             records=settings.place.run / RECORDS,

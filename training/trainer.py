@@ -17,7 +17,6 @@ from pathlib import Path
 from local_llm import offline
 from local_llm.adapters import AdapterRegistry
 from local_llm.device import require_sharing, training_device, training_environment
-from local_llm.hardware import gpu_name
 from local_llm.locks import exclusive_lock
 from local_llm.processes import end_leftovers, start_child, stop_child
 from local_llm.settings import Settings
@@ -103,17 +102,17 @@ class Trainer:
 
     def _train(self, lease: Lease, descriptors: Sequence[int]) -> Ending:
         home = self._settings.place
-        processes, gpu = self._settings.training.processes, gpu_name() is not None
+        how = launch.Launch.of(self._settings.training)
         arguments = [*self._options, "run", lease.job_id, "--lease", lease.token]
         with (home.logs / f"{lease.job_id}.log").open("a+b") as log:
             begun = log.tell()
             child = start_child(
                 lease.job_id,
-                launch.command(arguments, processes=processes, gpu=gpu),
+                how.command(arguments),
                 environment={
                     **offline.environment(),
                     **training_environment(self._settings),
-                    **launch.environment(processes=processes, gpu=gpu),
+                    **how.environment(),
                 },
                 log=log,
                 records=home.run / RECORDS,

@@ -9,10 +9,13 @@ import pytest
 import yaml
 
 from local_llm import offline
+from local_llm.settings import Sharding, TrainingSettings
 from training import launch
+from training.launch import Launch
 from training.trainer import GRACE_SECONDS
 
 REPOSITORY = Path(__file__).parent.parent.parent
+SHARDED, COPIED = Launch(processes=2, gpu=True, sharded=True), Launch(processes=2, gpu=False, sharded=False)
 ARGUMENTS = ["--settings", "/s.toml", "run", "ftjob-1", "--lease", "trainer:1"]
 
 
@@ -22,13 +25,14 @@ def option(line: list[str], name: str) -> str:
 
 @pytest.mark.parametrize("gpu", [True, False])
 def test_one_process_needs_no_launcher(gpu: bool) -> None:
-    assert launch.command(ARGUMENTS, processes=1, gpu=gpu) == [sys.executable, "-m", "training", *ARGUMENTS]
-    assert launch.environment(processes=1, gpu=gpu) == {}
+    alone = Launch(processes=1, gpu=gpu, sharded=gpu)
+    assert alone.command(ARGUMENTS) == [sys.executable, "-m", "training", *ARGUMENTS]
+    assert alone.environment() == {}
 
 
-@pytest.mark.parametrize(("gpu", "kind"), [(True, "FSDP"), (False, "MULTI_GPU")])
-def test_several_are_launched_with_a_shipped_configuration(gpu: bool, kind: str) -> None:
-    line = launch.command(ARGUMENTS, processes=4, gpu=gpu)
+@pytest.mark.parametrize(("sharded", "kind"), [(True, "FSDP"), (False, "MULTI_GPU")])
+def test_several_are_launched_with_a_shipped_configuration(sharded: bool, kind: str) -> None:
+    line = Launch(processes=4, gpu=True, sharded=sharded).command(ARGUMENTS)
     assert line[:3] == [sys.executable, "-m", "accelerate.commands.launch"]
     assert line[-len(ARGUMENTS) - 2 :] == ["-m", "training", *ARGUMENTS]
     assert option(line, "--num_processes") == "4"
@@ -37,12 +41,23 @@ def test_several_are_launched_with_a_shipped_configuration(gpu: bool, kind: str)
 
 
 def test_without_a_gpu_none_is_used_and_with_several_they_meet_on_loopback() -> None:
-    assert launch.environment(processes=2, gpu=False)["ACCELERATE_USE_CPU"] == "true"
-    assert launch.environment(processes=2, gpu=True)["NCCL_SOCKET_IFNAME"] == "lo"
+    assert COPIED.environment()["ACCELERATE_USE_CPU"] == "true"
+    assert SHARDED.environment()["NCCL_SOCKET_IFNAME"] == "lo"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "sharding", "sharded"),
+    [("H200", "auto", True), (None, "auto", False), ("H200", "none", False), (None, "full", True)],
+)
+def test_what_fits_on_each_gpu_need_not_be_sharded(
+    gpu: str | None, sharding: Sharding, sharded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "gpu_name", lambda: gpu)
+    assert Launch.of(TrainingSettings(processes=2, sharding=sharding)) == Launch(2, gpu is not None, sharded)
 
 
 def test_the_launcher_gives_up_on_its_processes_before_the_trainer_gives_up_on_it() -> None:
-    assert float(launch.environment(processes=2, gpu=True)["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < GRACE_SECONDS
+    assert float(SHARDED.environment()["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < GRACE_SECONDS
 
 
 @pytest.mark.parametrize(("rank", "main", "launched"), [(None, True, False), ("0", True, True), ("1", False, True)])
@@ -74,9 +89,9 @@ def test_the_launcher_starts_as_many_as_asked_and_tells_of_a_kill(tmp_path: Path
         "if os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run(
-        launch.command([], processes=2, gpu=False),
+        COPIED.command([]),
         cwd=tmp_path,
-        env={**offline.environment(), **launch.environment(processes=2, gpu=False), "PYTHONPATH": str(tmp_path)},
+        env={**offline.environment(), **COPIED.environment(), "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         check=False,
     )
@@ -110,7 +125,7 @@ plugin = FullyShardedDataParallelPlugin()
 print(arguments.use_fsdp, plugin.fsdp_version, plugin.reshard_after_forward, plugin.state_dict_type,
       plugin.auto_wrap_policy.__name__, plugin.cpu_ram_efficient_loading)
 """
-    line = launch.command(["run"], processes=2, gpu=True)
+    line = SHARDED.command(["run"])
     done = subprocess.run(
         [sys.executable, "-c", program, *line[3:]],
         env={**os.environ, "MASTER_PORT": "1"},

@@ -254,10 +254,12 @@ def test_there_is_one_trainer_at_a_time(settings: Settings, state: State) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "full"])
 def test_two_processes_train_one_adapter(
-    settings: Settings, state: State, admin: Caller, training_file: Path, start: Start
+    settings: Settings, state: State, admin: Caller, training_file: Path, start: Start, sharding: str
 ) -> None:
-    """On the CPU they hold a copy of the model each (DDP); the losses are those of one process, rounding apart."""
+    """With a copy of the model each (DDP) or a shard of it (FSDP2), over gloo; the losses are those of one process,
+    rounding apart."""
 
     def trained(**variables: str) -> Job:
         # Small micro-batches: the processes' shares of a batch differ in how many they need.
@@ -271,7 +273,7 @@ def test_two_processes_train_one_adapter(
     def losses(job: Job) -> list[float]:
         return [entry.loss for entry in RunLog(settings.place.jobs / job.id).steps()]
 
-    together, alone = trained(TRAINING__PROCESSES="2"), trained()
+    together, alone = trained(TRAINING__PROCESSES="2", TRAINING__SHARDING=sharding), trained()
     assert (together.status, together.error) == ("succeeded", None)
     assert losses(together) == pytest.approx(losses(alone), rel=0.02)
     assert len(jobs.checkpoints_of(state, together.id)) == 2
