@@ -15,6 +15,7 @@ adapters that were trained on questions of other articles by `local-llm train ad
     base           no adapter, no context; told to be brief
     fine_tuned     tuned on questions and answers, no context
     rag            no adapter, three retrieved passages; told by three examples how to answer
+    rag_zero_shot  the same without examples, only told to be brief
     plain_rag      the adapter of fine_tuned, with the same passages
     hybrid         tuned on questions with retrieved passages (RAFT)
     refusal        the same, but tuned to refuse where the gold passage is absent (--refusal)

@@ -41,16 +41,18 @@ PROFILES = (
     Profile("quality-base", "base", prompt=SHORT),
     Profile("quality-fine-tuned", "fine_tuned", "plain", SHORT),
     Profile("quality-rag", "rag", few_shot=True),
+    Profile("quality-rag-zero-shot", "rag", prompt=SHORT),
     Profile("quality-plain-rag", "hybrid", "plain"),
     Profile("quality-hybrid", "hybrid", "raft"),
     Profile("quality-refusal", "hybrid", "raft-refusal"),
 )
-_BASE, _TUNED, _RAG, _PLAIN_RAG, _HYBRID, _REFUSAL = PROFILES
+_BASE, _TUNED, _RAG, _ZERO_SHOT, _PLAIN_RAG, _HYBRID, _REFUSAL = PROFILES
 
 SETTINGS = (
     Setting("base", _BASE),
     Setting("fine_tuned", _TUNED),
     Setting("rag", _RAG),
+    Setting("rag_zero_shot", _ZERO_SHOT),
     Setting("plain_rag", _PLAIN_RAG),
     Setting("hybrid", _HYBRID),
     Setting("refusal", _REFUSAL),
@@ -65,6 +67,7 @@ SETTINGS = (
 CONTRASTS = (
     ("hybrid", "plain_rag"),
     ("hybrid", "rag"),
+    ("hybrid", "rag_zero_shot"),
     ("plain_rag", "rag"),
     ("hybrid", "fine_tuned"),
     ("refusal", "hybrid"),
