@@ -8,7 +8,7 @@ from local_llm.costs.breakeven import BreakEven, at_equal_acceptance, break_even
 from local_llm.costs.compare import TUNED
 from local_llm.costs.local import Extras, Traffic, request_seconds
 from local_llm.costs.machine import electricity_usd_per_hour
-from local_llm.costs.prices import HostedModel
+from local_llm.costs.prices import HostedModel, batched
 from local_llm.costs.request import hosted_usd
 from local_llm.costs.throughput import Throughput
 from local_llm.costs.units import HOURS_PER_MONTH, SECONDS_PER_HOUR
@@ -75,10 +75,17 @@ def speed_of(found: Inputs, strategy: Strategy) -> Speed:
     )
 
 
+def bought_at(model: HostedModel, *, batch: bool) -> HostedModel | None:
+    """The model at the prices it is bought at; None: its answers are unpriced so."""
+    offer = batched(model) if batch else model
+    return None if offer is None or offer.output_usd_per_million_tokens is None else offer
+
+
 def line_of(found: Inputs, model: HostedModel, offer: HostedModel | None, asked: Asked) -> Line:
     """`offer`: the model at the prices it is bought at; None: unpriced so. Raises: InvalidInputError."""
     if offer is None:
-        return Line(model.model, None, None, None, None, "unpriced in batches", (), None, None)
+        unpriced = "unpriced" if model.output_usd_per_million_tokens is None else "unpriced in batches"
+        return Line(model.model, None, None, None, None, unpriced, (), None, None)
     traffic = asked.traffic
     price = hosted_usd(
         offer.token_prices,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from local_llm.cli import cost_inputs as given
-from local_llm.cli.breakeven_lines import Asked, Line, line_of, speed_of
+from local_llm.cli.breakeven_lines import Asked, Line, bought_at, line_of, speed_of
 from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.cost_options import (
     EvidenceFile,
@@ -23,7 +23,7 @@ from local_llm.cli.option_groups import with_option_groups
 from local_llm.cli.output import emit_json, emit_table, talk
 from local_llm.costs.drawing import draw
 from local_llm.costs.local import Traffic
-from local_llm.costs.prices import HostedModel, batched
+from local_llm.costs.prices import HostedModel
 from local_llm.costs.sensitivity import sensitivity
 from local_llm.costs.units import HOURS_PER_MONTH
 from local_llm.profiles import Strategy
@@ -56,7 +56,7 @@ def breakeven(
     traffic = Traffic(request.input_tokens, request.output_tokens, context_tokens, request.cached_tokens)
     speed = speed_of(found, strategy)
     models = given.hosted_models(found, hosted)
-    priced = {model: batched(model) if hosted.batch else model for model in models}
+    priced = {model: bought_at(model, batch=hosted.batch) for model in models}
     asked = Asked(traffic, strategy, extras, speed.throughput, queries_per_month)
     lines = [line_of(found, model, offer, asked) for model, offer in priced.items()]
     assumptions = [

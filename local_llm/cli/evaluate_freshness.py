@@ -109,8 +109,10 @@ def _question(text: str) -> Question:
 def _document(
     box: CommandContext, path: Path, collection: str, name: str, changed: Path | None, fact: Fact, folder: Path
 ) -> Document:
-    """Raises: NotFoundError, InvalidInputError unless the collection holds the old fact and not the new one."""
+    """Raises: NotFoundError, InvalidInputError unless the collection holds the file, which is put back afterwards,
+    and in it the old fact and not the new one."""
     from index.access import open_index
+    from index.interface import Source
 
     with open_index(box.settings, box.state) as index:
         listed = {one.name: one.id for one in index.documents(box.caller, collection)}
@@ -119,6 +121,12 @@ def _document(
                 f"{collection} has no document {name!r}", hint="--name says what it is called there", param="name"
             )
         text = index.document(box.caller, collection, listed[name]).text
+        source = Source(path.absolute(), name, path.name)
+        if not path.is_file() or index.sync(box.caller, collection, [source], scope="", dry_run=True).to_replace:
+            raise InvalidInputError(
+                f"{path} is not what {collection} holds as {name}: the document could not be put back afterwards",
+                hint="give the file as it was added, or add it first: local-llm index add",
+            )
     if folded(fact.old) not in folded(text):
         raise InvalidInputError(f"{fact.old!r} does not stand in {name} as {collection} has it", param="old")
     if folded(fact.new) in folded(text):

@@ -61,7 +61,17 @@ def evaluate(plan: Plan, folder: Path, report: Report, talk: Talk) -> Evaluation
         _tell(talk, target, questions, answers, before)
         judgements = _judgements(plan, questions, answers, folder, report)
         judged[target.name] = [
-            Judged(question, answer, score(question, answer, plan.rules, judgements.get(question.id)))
+            Judged(
+                question,
+                answer,
+                score(
+                    question,
+                    answer,
+                    plan.rules,
+                    judgements.get(question.id),
+                    judged=plan.judge is not None,
+                ),
+            )
             for question in questions
             if (answer := answers.get(question.asked_sha256)) is not None
         ]

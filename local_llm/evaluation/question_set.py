@@ -196,7 +196,8 @@ def _schema(row: dict[str, Any], where: str) -> Any:
     if not isinstance(schema, dict):
         raise _wrong(where, "schema", "a JSON Schema", schema)
     try:
-        validator_for(schema).check_schema(schema)
+        kind = validator_for(schema)
+        kind.check_schema(schema, format_checker=kind.FORMAT_CHECKER)  # that looks at regular expressions, too
     except SchemaError as error:
         raise InvalidInputError(
             f"{where}: `schema` is no JSON Schema: {error.message}", param="questions"

@@ -36,6 +36,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from local_llm.errors import InvalidInputError
 from local_llm.evaluation.question_set import Question
+from local_llm.json_lines import LineError, parse_json
 from local_llm.prompts import LONGEST_REFUSAL
 from local_llm.section import Section
 
@@ -155,10 +156,26 @@ def _is_judged(question: Question, rules: Rules, *, judged: bool) -> bool:
     must = rules.must
     return (
         not question.answerable
-        or (bool(question.answers) and bool(set(rules.right.thresholds()) - {"judge"}))
+        or _is_compared(question, rules)
         or (judged and rules.right.min_judge is not None)
         or (must.matches_schema and question.schema is not None)
         or (must.keeps_style and rules.style.is_given)
         or (must.cites_evidence and bool(question.evidence))
         or must.valid_json
     )
+
+
+def _is_compared(question: Question, rules: Rules) -> bool:
+    """Whether a measure that is asked for can hold an answer against a right one."""
+    names = set(rules.right.thresholds()) - {"judge"}
+    if names == {"json_equal"}:
+        return any(is_json(one) for one in question.answers)
+    return bool(question.answers) and bool(names)
+
+
+def is_json(text: str) -> bool:
+    """Whether a right answer is to be compared as JSON: an object or a list. `4` is a text as well."""
+    try:
+        return isinstance(parse_json(text), dict | list)
+    except LineError:
+        return False

@@ -8,7 +8,7 @@ from local_llm.evaluation import citations_score
 from local_llm.evaluation.answers import Answer
 from local_llm.evaluation.fingerprint import canonical
 from local_llm.evaluation.question_set import Question
-from local_llm.evaluation.rules import Rules
+from local_llm.evaluation.rules import Rules, is_json
 from local_llm.json_lines import LineError, parse_json
 from local_llm.prompts import REFUSAL, is_refusal
 
@@ -31,8 +31,11 @@ class Score:
     reasons: tuple[str, ...] = field(default=())
 
 
-def score(question: Question, answer: Answer, rules: Rules, judgement: int | None = None) -> Score:
-    """An answer that failed counts as an empty one. `judgement`: 1 to 5, where a judge was asked and understood."""
+def score(
+    question: Question, answer: Answer, rules: Rules, judgement: int | None = None, *, judged: bool = False
+) -> Score:
+    """An answer that failed counts as an empty one. `judgement`: 1 to 5, where a judge was asked and understood;
+    `judged`: one was asked, so that an answer that it said nothing of is not accepted for want of a judgement."""
     text = answer_measures.without_markers(answer.text).strip()
     refused = not answer.failed and (bool(answer.refused) or is_refusal(text, rules.refusal or REFUSAL))
     if not question.answerable:
@@ -46,7 +49,7 @@ def score(question: Question, answer: Answer, rules: Rules, judgement: int | Non
         return Score(False, measures, (f"failed: {answer.error}",))
     if refused:
         return Score(False, measures, ("refused",))
-    reasons = (*_not_right(measures, rules), *_missing(measures, rules, text))
+    reasons = (*_not_right(measures, rules, judged=judged), *_missing(measures, rules, text))
     return Score(not reasons, measures, reasons)
 
 
@@ -55,7 +58,7 @@ def _measures(question: Question, answer: Answer, text: str, rules: Rules) -> di
     if question.answers:
         for name, measure in _TEXT_MEASURES.items():
             found[name] = max(measure(text, right) for right in question.answers)
-    found |= _json_measures(question, text, rules)
+    found |= _json_measures(question, answer.text.strip(), text, rules)
     if rules.style.is_given:
         found["style"] = float(not rules.style.broken(text))
     if question.evidence:
@@ -66,12 +69,15 @@ def _measures(question: Question, answer: Answer, text: str, rules: Rules) -> di
     return found
 
 
-def _json_measures(question: Question, text: str, rules: Rules) -> dict[str, float]:
-    rights = [value for one in question.answers if isinstance(value := _json(one), dict | list)]
+def _json_measures(question: Question, whole: str, text: str, rules: Rules) -> dict[str, float]:
+    """`whole`: with what may be markers: in JSON `[1]` is a list."""
+    rights = [_json(one) for one in question.answers if is_json(one)]
     found: dict[str, float] = {}
     if question.schema is None and not rules.must.valid_json and not (rules.right.json_equal and rights):
         return found
-    value = _json(text)
+    value = _json(whole)
+    if value is _NO_JSON:
+        value = _json(text)
     found["json_valid"] = float(value is not _NO_JSON)
     if question.schema is not None:
         found["schema_match"] = float(value is not _NO_JSON and _fits(value, question.schema))
@@ -100,16 +106,20 @@ def _fits(value: Any, schema: Any) -> bool:
     validator = validator_for(schema)(schema, registry=Registry())
     try:
         return bool(validator.is_valid(value))
-    except Unresolvable:
+    except (Unresolvable, RecursionError):  # a `$ref` to nowhere, or to itself
         return False
 
 
-def _not_right(measures: dict[str, float], rules: Rules) -> list[str]:
+def _not_right(measures: dict[str, float], rules: Rules, *, judged: bool) -> list[str]:
     """Empty if one of the measures is reached, or none is asked for that applies."""
-    wanted = {name: least for name, least in rules.right.thresholds().items() if name in measures}
-    if not wanted or any(measures[name] >= least for name, least in wanted.items()):
+    thresholds = rules.right.thresholds()
+    wanted = {name: least for name, least in thresholds.items() if name in measures}
+    if any(measures[name] >= least for name, least in wanted.items()):
         return []
-    return ["not right: " + ", ".join(f"{name} {measures[name]:.2f} < {least:g}" for name, least in wanted.items())]
+    told = [f"{name} {measures[name]:.2f} < {least:g}" for name, least in wanted.items()]
+    if judged and "judge" in thresholds and "judge" not in measures:
+        told.append("no judgement that could be read")
+    return [f"not right: {', '.join(told)}"] if told else []
 
 
 def _missing(measures: dict[str, float], rules: Rules, text: str) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from local_llm.bootstrap import Interval, interval
+from local_llm.bootstrap import FEWEST_GROUPS, Interval, interval
 from local_llm.evaluation.answers import Answer
 from local_llm.evaluation.costs import Cost, HourPrice, cost_of
 from local_llm.evaluation.question_set import Question
@@ -15,10 +15,6 @@ from local_llm.evaluation.scoring import LOWER_IS_BETTER, Score
 from local_llm.evaluation.targets import Target
 
 ACCEPTED = "accepted"
-# Below, even if one model were better on every question, chance would do as much in more than one of twenty cases.
-# Source: the sign test, two-sided: 2 * 0.5^n < 0.05 first holds for n = 6.
-FEWEST_FOR_A_VERDICT = 6
-
 REAL, NOT_TOLD_APART, TOO_FEW = "real", "not told apart", "cannot be told"
 
 
@@ -168,7 +164,7 @@ def differences(
 
 def _difference(measure: str, one: str, other: str, paired: list[float], groups: Sequence[Hashable]) -> Difference:
     estimate, distinct = _estimate(paired, groups), len(set(groups))
-    if distinct < FEWEST_FOR_A_VERDICT or estimate.low is None or estimate.high is None:
+    if distinct < FEWEST_GROUPS or estimate.low is None or estimate.high is None:
         verdict = TOO_FEW
     else:
         certain = Interval(estimate.mean, estimate.low, estimate.high).is_certain

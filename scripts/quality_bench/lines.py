@@ -9,7 +9,7 @@ Row = dict[str, Any]
 
 
 def read_rows(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return _parsed(path.read_bytes())
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -43,8 +43,13 @@ def _whole(path: Path) -> list[Row]:
     """The rows that are whole; the file is cut behind them."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
-    return [json.loads(line) for line in whole.splitlines()]
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if whole != data:
+        path.write_bytes(whole)
+    return _parsed(whole)
+
+
+def _parsed(data: bytes) -> list[Row]:
+    """In bytes only a line feed ends a line: in texts there are others (U+0085, U+2028), which stand in answers."""
+    return [json.loads(line) for line in data.splitlines()]

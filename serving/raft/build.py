@@ -35,7 +35,7 @@ class RaftReport:
     # Of the rows:
     fewer_passages: int = 0
     gold_without_answer: int = 0  # the gold passage does not hold the answer in its words
-    restricted: int = 0  # hold passages that not everyone in the project may see
+    restricted: int = 0  # tell of passages that not everyone in the project may see
     # Of the passages:
     near_equal_passages: int = 0  # passed over: another says the same in the same words
 
@@ -76,7 +76,7 @@ def build(
             if row is None:
                 continue
             file.write(json.dumps(row.example, ensure_ascii=False).encode() + b"\n")
-            allow = _audience(row.passages, allows)
+            allow = _audience(row.told_of, allows)
             audiences[fingerprint(row.prompt)] = allow
             done.restricted += allow is not None
         _refuse_nothing(done, len(questions))

@@ -39,10 +39,14 @@ class RaftSettings:
 
 @dataclass(frozen=True)
 class Row:
-    """`example` is the line of the training file; `passages` are those of its prompt, in their order."""
+    """`example` is the line of the training file; `passages` are those of its prompt, in their order.
+
+    `told_of`: all that it tells of: the passages, and the gold one also where only its answer is learned.
+    """
 
     example: dict[str, Any]
     passages: tuple[Hit, ...]
+    told_of: tuple[Hit, ...]
     has_gold: bool
     is_cited: bool
     refuses: bool
@@ -73,7 +77,8 @@ def row_of(question: Question, found: Passages, settings: RaftSettings, *, with_
     )
     asked = with_context([{"role": "user", "content": question.text}], passages, instruction)
     messages = [*asked, {"role": "assistant", "content": answer}]
-    return Row({"messages": messages}, tuple(passages), gold is not None, is_cited, refuses)
+    unseen = () if refuses or found.gold is None or gold is not None else (found.gold,)
+    return Row({"messages": messages}, tuple(passages), (*passages, *unseen), gold is not None, is_cited, refuses)
 
 
 def _in_order(

@@ -7,6 +7,7 @@ a minute. Time and energy are of the machine: the first process alone adds them.
 
 import asyncio
 import logging
+import threading
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -67,6 +68,7 @@ class ServingHours:
         self._meter: EnergyMeter | None = None
         self._first = services.siblings.number == FIRST
         self._written: dict[str, Any] = {}  # of all that is counted
+        self._writing = threading.Lock()  # a write goes on when who waits for it is cancelled
         self._seconds = {"seconds": 0.0, "engine_seconds": 0.0, "busy_seconds": 0.0}
         self._engine_up = self._busy = False
 
@@ -101,13 +103,10 @@ class ServingHours:
         """What cannot be written now is written with the next."""
         hour, counted = self._hour, self._counted()
         self._hour, self._wrote = self._hour_now(), time.monotonic()
-        facts = {**_difference(counted, self._written), **self._about()}
         try:
-            await asyncio.to_thread(self._add, hour, facts)
+            await asyncio.to_thread(self._add, hour, counted, self._about())
         except Exception as error:  # a full disk, a busy database
             log.warning("the hour's figures could not be written, and wait: %s", error)
-        else:
-            self._written = counted
 
     async def keep(self) -> None:
         """Until cancelled."""
@@ -143,9 +142,13 @@ class ServingHours:
             self._seconds["engine_seconds"] += passed if self._engine_up else 0
             self._seconds["busy_seconds"] += passed if self._busy else 0
 
-    def _add(self, hour: int, facts: dict[str, Any]) -> None:
+    def _add(self, hour: int, counted: dict[str, Any], about: dict[str, Any]) -> None:
+        """What was counted since the last write that came through."""
         state = self._services.state
-        ledger.add_to_hour(state, state.local_project_id(), "serving", hour, facts)
+        with self._writing:
+            facts = {**_difference(counted, self._written), **about}
+            ledger.add_to_hour(state, state.local_project_id(), "serving", hour, facts)
+            self._written = counted
 
     def _hour_now(self) -> int:
         moment = int(self._clock())

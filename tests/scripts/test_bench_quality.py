@@ -18,7 +18,7 @@ from ..conftest import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
-from quality_bench.lines import Journal, write_rows
+from quality_bench.lines import Journal, read_rows, write_rows
 from quality_bench.retriever import data as retriever_data
 from quality_bench.retriever import report as retriever_report
 from quality_bench.retriever import scoring as retriever_scoring
@@ -247,6 +247,18 @@ def test_only_questions_without_a_kept_answer_are_asked(
     assert again[:2] == first
     assert [body["messages"][0]["content"] for body in seen] == ["text 2"]
     assert len(again) == len(asked)
+
+
+def test_rows_are_found_again_whatever_their_texts_hold_and_wherever_a_kill_cut_them(tmp_path: Path) -> None:
+    path, text = tmp_path / "answers.jsonl", "a line\u2028ends\u0085here, é"
+    Journal(path).add("one", {"text": text})
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:-4])  # in the middle of the last letter
+    again = Journal(path)
+    assert again.get("one") == {"key": "one", "text": text}
+    assert path.read_bytes() == whole
+    write_rows(path, [{"text": text}])
+    assert read_rows(path) == [{"text": text}]
 
 
 def test_a_file_that_would_be_the_same_is_not_written_again(tmp_path: Path) -> None:

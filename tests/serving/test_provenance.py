@@ -71,10 +71,11 @@ def restricted(world: World, service: IndexService) -> None:
 def raft(world: World, service: IndexService, tmp_path: Path) -> Callable[..., Path]:
     """The file of the questions about these documents, each row with so many passages."""
 
-    def write(*names: str, passages: int = 1) -> Path:
+    def write(*names: str, passages: int = 1, **changed: Any) -> Path:
         ids = {one.name: one.id for one in service.documents(world.admin, "plans")}
         asked = [Question(QUESTIONS[name][0], frozenset({ids[name]}), QUESTIONS[name][1]) for name in names]
-        out, settings = tmp_path / "raft.jsonl", RaftSettings(passages=passages, gold_share=1.0)
+        out = tmp_path / "raft.jsonl"
+        settings = RaftSettings(**{"passages": passages, "gold_share": 1.0, **changed})
         build(service, world.admin, "plans", asked, out, settings, state=world.state)
         return out
 
@@ -155,6 +156,18 @@ def test_a_distractor_restricts_as_the_gold_passage_does(world: World, raft: Cal
     assert sum(text in data.decode() for text in DOCUMENTS.values()) == 2
     assert len(who_sees(world, upload(world, data))) == 2
     assert who_sees(world, upload(world, raft("open", passages=3).read_bytes())) == {"admin"}  # nobody sees both
+
+
+def test_an_answer_that_is_learned_without_its_passage_restricts_as_that_does(
+    world: World, service: IndexService, raft: Callable[..., Path]
+) -> None:
+    service.set_access(world.admin, "plans", "bobs", allow=["everyone"])
+    data = raft("anas", passages=2, gold_share=0.0).read_bytes()
+    assert "in June" in data.decode()
+    assert DOCUMENTS["anas"] not in data.decode()
+    assert who_sees(world, upload(world, data)) == {"admin", "ana"}
+    data = raft("anas", passages=2, gold_share=0.0, without_gold="refusal").read_bytes()
+    assert who_sees(world, upload(world, data)) == {"admin", "ana", "bob"}  # nothing of it is told
 
 
 def test_passages_that_no_one_key_may_see_are_for_admins(world: World, raft: Callable[..., Path]) -> None:

@@ -161,6 +161,25 @@ def test_what_cannot_be_written_waits_and_is_counted_once(server: Running) -> No
     assert total(server, "requests") == 3
 
 
+def test_a_write_that_is_cancelled_on_the_way_is_counted_once(server: Running) -> None:
+    """As at the end, which cancels what looks on and writes the rest: the database was busy."""
+    hours = hours_of(server)
+    on_loop(server, hours.begin())
+    ask(server, 2)
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(hours.write())
+        await asyncio.sleep(0.3)
+        assert not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    with server.services.state._engine.begin():  # nobody else writes meanwhile
+        on_loop(server, cancelled())
+    on_loop(server, hours.end())
+    assert total(server, "requests") == 2
+
+
 def test_energy_is_told_where_a_driver_counts_it(server: Running) -> None:
     counter = Handmade("package-0", [1000.0])
     hours = hours_of(server, meter=EnergyMeter([counter]))

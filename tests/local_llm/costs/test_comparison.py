@@ -384,6 +384,18 @@ class TestCommands:
         assert "unpriced: no price of gpt-6-luna in batches" in told
         assert "a batch is answered within hours" in told
 
+    def test_a_model_without_a_price_of_answers_is_unpriced_and_the_others_are_told(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        row = {"model": "new", "input_usd_per_million_tokens": 0.1, "as_of": "2026-11", "source": "ours"}
+        own = tmp_path / "prices.json"
+        own.write_text(json.dumps({"hosted": [row]}))
+        monkeypatch.setenv("LOCAL_LLM_COST__PRICES_FILE", str(own))
+        found = self.json(capsys, "breakeven", *self.H200, "--hosted", "new", "--hosted", "gpt-6-luna")
+        first, second = found["break_even"]
+        assert (first["hosted_usd_per_request"], first["expected"], first["accepted"]) == (None, None, "unpriced")
+        assert second["expected"]["requests_per_second"] == pytest.approx(2.78, abs=0.005)
+
     def test_the_plot_is_drawn(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         path = tmp_path / "plot.svg"
         rates = ("--prefill-tokens-per-second", "20000", "--decode-tokens-per-second", "1000")

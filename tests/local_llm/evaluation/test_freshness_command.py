@@ -98,3 +98,20 @@ def test_a_training_file_without_the_new_fact_is_refused(
     file.write_text('{"messages": []}\n')
     assert freshness(world, "--retrain", str(file)) == 1
     assert "does not hold the new fact 'three hours'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, "The battery lasts a year."])
+def test_a_document_that_could_not_be_put_back_is_not_changed(
+    world: Box, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    """--changed names the new one; of the old one there is no file, or another than was added."""
+    document, changed = tmp_path / "battery.md", tmp_path / "changed.md"
+    if content is not None:
+        document.write_text(content)
+    changed.write_text("The battery charges in three hours.")
+    before = stored(world)
+    line = ["evaluate", "freshness", str(document), "--collection", COLLECTION, "--question", QUESTION]
+    line += ["--old", "four hours", "--new", "three hours", "--changed", str(changed)]
+    assert run(line) == 1
+    assert "could not be put back afterwards" in capsys.readouterr().err
+    assert stored(world) == before

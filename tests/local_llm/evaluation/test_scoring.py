@@ -159,3 +159,29 @@ def test_a_question_that_nothing_can_judge_is_refused_before_it_is_asked() -> No
     only_judge = Rules(right=RightRules(min_judge=4))
     with pytest.raises(InvalidInputError):
         refuse_unjudgeable((question(answers=("a",)),), only_judge, judged=False)
+
+
+def test_a_list_in_an_answers_json_is_no_citation_marker() -> None:
+    said = '{"hours": 4, "steps": [1], "pages": [2]}'
+    asked = question(answers=('{"steps": [1], "pages": [2], "hours": 4}',), schema=SCHEMA)
+    found = judged(asked, said, Rules(right=RightRules(json_equal=True)))
+    assert found.accepted
+    assert [found.measures[name] for name in ("json_valid", "schema_match", "json_equal")] == [1, 1, 1]
+    assert judged(question(schema=SCHEMA), '{"hours": 4} [3]').accepted  # one behind it is
+
+
+def test_an_answer_that_the_judge_said_nothing_of_is_not_accepted() -> None:
+    asked, rules = question(answers=("four hours",)), Rules(right=RightRules(min_judge=4))
+    answer = Answer(asked.asked_sha256, "Two days.")
+    found = score(asked, answer, rules, None, judged=True)
+    assert (found.accepted, found.reasons) == (False, ("not right: no judgement that could be read",))
+    assert score(asked, answer, rules, 4, judged=True).accepted
+    either = Rules(right=RightRules(min_judge=4, contains=True))
+    assert score(asked, Answer("", "It takes four hours."), either, None, judged=True).accepted
+
+
+def test_a_text_cannot_be_compared_as_json_alone() -> None:
+    rules = Rules(right=RightRules(json_equal=True))
+    with pytest.raises(InvalidInputError, match="nothing can tell"):
+        refuse_unjudgeable((question(answers=("four hours",)),), rules, judged=False)
+    refuse_unjudgeable((question(answers=('{"hours": 4}',)),), rules, judged=False)
