@@ -72,6 +72,7 @@ class Measured:
                 "structure": built.structure,
                 "vectors": built.vectors,
                 "seconds": round(built.seconds, 3),
+                "cpu_seconds": round(built.cpu_seconds, 3),
             }
             ledger.record(self._state, row.project_id, "index_build", facts)
 

@@ -18,9 +18,9 @@ def without_markers(answer: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """What is compared of a text."""
+    """What is compared of a text. One of articles alone is not emptied: "A" may be the right choice of four."""
     kept = "".join(" " if unicodedata.category(one)[0] in "PS" else one for one in text.casefold())
-    return _ARTICLE.sub(" ", kept).split()
+    return _ARTICLE.sub(" ", kept).split() or kept.split()
 
 
 def exact_match(answer: str, right: str) -> float:
@@ -37,6 +37,8 @@ def f1(answer: str, right: str) -> float:
 def containment(answer: str, right: str) -> float:
     """Whether the right answer's words stand in the answer, side by side."""
     said, wanted = words(answer), words(right)
+    if not wanted:
+        return float(not said)
     return float(any(said[at : at + len(wanted)] == wanted for at in range(len(said) - len(wanted) + 1)))
 
 

@@ -70,6 +70,14 @@ def precision_bound_to(path: Path, fingerprint: str) -> Precision | None:
     return next((precision for precision in PRECISIONS if fingerprint_of(path, precision) == fingerprint), None)
 
 
+def trained_by(path: Path) -> str | None:
+    """The folder's name of the run here that trained this encoder; None: none did."""
+    if _base_of(path) is None:
+        return None
+    run = _read_if_there(path / TRAINING).get("run")
+    return run if isinstance(run, str) else None
+
+
 def _base_of(path: Path) -> dict[str, Any] | None:
     """What the encoder was trained from, if that was here. Others, too, write files of this name."""
     training = _read_if_there(path / TRAINING)

@@ -17,6 +17,8 @@ from local_llm.state import Adapter, Collection, ProfileRow, State
 # The four words everything speaks of. Fine-tuning is for behaviour, retrieval for facts, hybrid for both.
 Strategy = Literal["base", "fine_tuned", "rag", "hybrid"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+TUNED: tuple[Strategy, ...] = ("fine_tuned", "hybrid")
+RETRIEVING: tuple[Strategy, ...] = ("rag", "hybrid")
 
 # Passages put before the model. Source: the article this product follows searches with k = 5.
 DEFAULT_K = 5
@@ -48,11 +50,11 @@ class Profile:
 
     @property
     def retrieves(self) -> bool:
-        return self.strategy in ("rag", "hybrid")
+        return self.strategy in RETRIEVING
 
     @property
     def fine_tuned(self) -> bool:
-        return self.strategy in ("fine_tuned", "hybrid")
+        return self.strategy in TUNED
 
 
 class ProfileStore:

@@ -11,6 +11,8 @@ from local_llm.fileio import read_json
 from local_llm.home import Home
 
 REQUEST, RUN_LOCK, PUBLISHED = "request.json", "run.lock", "published.json"
+# Of a retriever: the questions of its own that it was trained on, and not measured with.
+TRAINED_ON = "trained-on.jsonl"
 RETRIEVER, EVALUATION, ANSWERS = "retriever run", "evaluation", "kept answers"
 
 

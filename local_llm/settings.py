@@ -202,8 +202,8 @@ class TrainingSettings(Section):
     sharding: Sharding = Field(
         "auto",
         description=(
-            "With several processes: `full` shards the base over them (FSDP2, training/fsdp.yaml), `none` gives each "
-            "a copy (DDP, training/ddp.yaml), faster where it fits; `auto`: `full` on GPUs."
+            "With several processes: `full` shards the base over them (FSDP2, training/fsdp.yaml), `none` gives "
+            "each a copy (DDP, training/ddp.yaml), faster where it fits; `auto`: `full` on GPUs."
         ),
     )
     poll_seconds: float = Field(1.0, gt=0, description="How often the trainer looks for a queued job.")

@@ -22,7 +22,7 @@ from local_llm.errors import InvalidInputError, LocalLLMError, UnavailableError
 from local_llm.fileio import sha256_of
 from local_llm.hardware import this_hardware
 from local_llm.keys import KeyStore
-from local_llm.profiles import STRATEGIES, Strategy
+from local_llm.profiles import RETRIEVING, STRATEGIES, TUNED, Strategy
 from local_llm.settings import Settings, load_settings
 from local_llm.state import open_state
 
@@ -101,9 +101,9 @@ class Quickstart:
     def _profiles(self, model: str) -> None:
         for strategy in STRATEGIES:
             options = ["--strategy", strategy]
-            if strategy in ("fine_tuned", "hybrid"):
+            if strategy in TUNED:
                 options += ["--model", model]
-            if strategy in ("rag", "hybrid"):
+            if strategy in RETRIEVING:
                 options += ["--collection", COLLECTION, "--k", str(PASSAGES)]
             command("profiles", "set", profile_name(strategy), *options)
 

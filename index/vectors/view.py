@@ -72,11 +72,13 @@ class ViewStats:
 
 @dataclass(frozen=True)
 class Built:
-    """What upkeep made anew and searches use now. seconds: all its steps; vectors: how many it holds."""
+    """What upkeep made anew and searches use now. seconds: all its steps; cpu_seconds: of this process meanwhile,
+    with whatever else it did; vectors: how many it holds."""
 
     structure: str
     vectors: int
     seconds: float
+    cpu_seconds: float
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class VectorView:
         self._changing = threading.Lock()  # held by whoever changes rows or replaces the generation
         self._maintaining = threading.Lock()  # held by whoever builds, tunes or saves
         self._job: Job | None = None
-        self._job_seconds = 0.0  # that its steps took
+        self._job_seconds = (0.0, 0.0)  # that its steps took, by the clock and of the processors
         self._built: deque[Built] = deque(maxlen=MOST_BUILT)
         self._device = device_for(options.device)
         self._questions: Questions | None = None
@@ -161,17 +163,17 @@ class VectorView:
         """One bounded step of upkeep, while searches and changes go on. Returns: whether more is left."""
         with self._maintaining:
             use_threads(None)
-            before, began = self._generation, time.perf_counter()
-            job, took = self._job or self._next_job(), self._job_seconds
-            self._job, self._job_seconds = None, 0.0  # a step that fails ends the job; it begins anew
+            before, began, cpu_began = self._generation, time.perf_counter(), time.process_time()
+            job, (took, cpu) = self._job or self._next_job(), self._job_seconds
+            self._job, self._job_seconds = None, (0.0, 0.0)  # a step that fails ends the job; it begins anew
             if job is None:
                 return False
             ended = next(job, DONE) is DONE
-            took += time.perf_counter() - began
+            took, cpu = took + time.perf_counter() - began, cpu + time.process_time() - cpu_began
             if not ended:
-                self._job, self._job_seconds = job, took
+                self._job, self._job_seconds = job, (took, cpu)
             elif self._generation is not before:
-                self._built.append(Built(self.stats().structure, len(self._generation.store.rows), took))
+                self._built.append(Built(self.stats().structure, len(self._generation.store.rows), took, cpu))
             return self._job is not None or self._next_job() is not None
 
     def take_built(self) -> list[Built]:

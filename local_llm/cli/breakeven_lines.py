@@ -5,11 +5,12 @@ from typing import Literal
 
 from local_llm.cli.cost_inputs import Inputs
 from local_llm.costs.breakeven import BreakEven, at_equal_acceptance, break_even, payback_months
-from local_llm.costs.compare import TUNED
+from local_llm.costs.compare import Here, speed_of
 from local_llm.costs.local import Extras, Traffic, request_seconds
 from local_llm.costs.machine import electricity_usd_per_hour
 from local_llm.costs.prices import HostedModel, batched
 from local_llm.costs.request import hosted_usd
+from local_llm.costs.row import Unknown
 from local_llm.costs.throughput import Throughput
 from local_llm.costs.units import HOURS_PER_MONTH, SECONDS_PER_HOUR
 from local_llm.errors import InvalidInputError
@@ -51,28 +52,14 @@ class Asked:
         return 1 / seconds if seconds > 0 else None
 
 
-@dataclass(frozen=True)
-class Speed:
-    """`standing`: where it is from, or what measures it."""
-
-    throughput: Throughput | None
-    standing: str
-
-
-def speed_of(found: Inputs, strategy: Strategy) -> Speed:
-    """Of the saturated machine with this strategy's model."""
-    measured = found.evidence.throughput(adapter=strategy in TUNED)
-    label = found.evidence.whereabouts.label
-    if measured is not None:
-        told = f"capacity measured on {label} with {measured.model}: {measured.run_id}"
-        return Speed(measured.throughput, told)
-    if found.assumed_throughput is not None:
-        return Speed(found.assumed_throughput, "capacity assumed: tokens a second as given")
-    return Speed(
-        None,
-        f"capacity unknown: no throughput measured on {label}: run local-llm cost measure there, or set "
-        "--prefill-tokens-per-second and --decode-tokens-per-second",
-    )
+def capacity_of(found: Inputs, strategy: Strategy) -> tuple[Throughput | None, str]:
+    """The throughput that `compare` takes, too, and where it is from or what measures it."""
+    here = Here(found.usd_per_hour, found.evidence, found.assumed_throughput)
+    speed = speed_of(strategy, here)
+    if isinstance(speed, Unknown):
+        return None, f"capacity unknown: {'; '.join(speed.reasons)}"
+    standing = "measured" if speed.measured else "assumed"
+    return speed.throughput, f"capacity {standing} on {found.evidence.whereabouts.label}: {speed.source}"
 
 
 def bought_at(model: HostedModel, *, batch: bool) -> HostedModel | None:
@@ -93,6 +80,10 @@ def line_of(found: Inputs, model: HostedModel, offer: HostedModel | None, asked:
         output_tokens=traffic.output_tokens,
         cached_tokens=traffic.cached_tokens,
     )
+    if price == 0:
+        return Line(
+            model.model, 0.0, None, None, None, "costs nothing there: no machine is cheaper", (), None, None
+        )
     equal, accepted, runs = _equal(found, model, asked.strategy, price)
     if equal is None:
         return Line(model.model, price, None, None, None, accepted, runs, None, None)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from local_llm.cli import cost_inputs as given
-from local_llm.cli.breakeven_lines import Asked, Line, bought_at, line_of, speed_of
+from local_llm.cli.breakeven_lines import Asked, Line, bought_at, capacity_of, line_of
 from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.cost_options import (
     EvidenceFile,
@@ -54,15 +54,15 @@ def breakeven(
     box: CommandContext = context.obj
     found, extras = given.inputs(box, machine, rates, evidence), extra.extras()
     traffic = Traffic(request.input_tokens, request.output_tokens, context_tokens, request.cached_tokens)
-    speed = speed_of(found, strategy)
+    throughput, standing = capacity_of(found, strategy)
     models = given.hosted_models(found, hosted)
     priced = {model: bought_at(model, batch=hosted.batch) for model in models}
-    asked = Asked(traffic, strategy, extras, speed.throughput, queries_per_month)
+    asked = Asked(traffic, strategy, extras, throughput, queries_per_month)
     lines = [line_of(found, model, offer, asked) for model, offer in priced.items()]
     assumptions = [
         f"a request: {traffic.prompt_tokens:g} tokens in, {traffic.output_tokens:g} out, "
         f"{traffic.cached_tokens:g} cached",
-        speed.standing,
+        standing,
         *given.hour_assumptions(found),
         *given.batch_lines(hosted.batch),
         given.extras_line(extras),
@@ -71,7 +71,9 @@ def breakeven(
     for line in warnings:
         talk(f"warning: {line}")
     if plot is not None:
-        _draw(plot, found, asked, [offer for offer in priced.values() if offer is not None])
+        paid = [line.model for line in lines if line.hosted_usd_per_request]
+        offers = [offer for model, offer in priced.items() if offer is not None and model.model in paid]
+        _draw(plot, found, asked, offers)
     if as_json:
         emit_json(_json(found, lines, assumptions, warnings))
         return

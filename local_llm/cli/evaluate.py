@@ -1,6 +1,7 @@
 """local-llm evaluate: which model, adapter or strategy answers your own questions best, fastest and cheapest."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from local_llm.cli.evaluate_options import (
     targets_of,
 )
 from local_llm.cli.output import emit_json, emit_table, progress_bar, talk
+from local_llm.energy import EnergyMeter
 from local_llm.errors import InvalidInputError
 from local_llm.evaluation.asking import Asking, refuse_unreachable
 from local_llm.evaluation.evaluate import Plan
@@ -146,8 +148,15 @@ def _made(box: CommandContext, plan: Plan) -> tuple[dict[str, Any], Path]:
     """One at a time in a home: two would slow one another down, and each take that for the models' speed."""
     place = box.settings.place.ensure()
     history = History(place.evaluations)
-    with exclusive_lock(place.run / "evaluate.lock", "an evaluation"), progress_bar("asking") as bar:
+    with (
+        exclusive_lock(place.run / "evaluate.lock", "an evaluation"),
+        progress_bar("asking") as bar,
+        EnergyMeter() as meter,
+    ):
+        began, cpu = time.monotonic(), time.process_time()
         found = make_evaluation(plan, history.answers(box.caller.project_id), bar, talk)
+        # Of what was asked now: kept answers took their time before. The engine's work is in the serving hours.
+        took = {"seconds": round(time.monotonic() - began, 3), "cpu_seconds": round(time.process_time() - cpu, 3)}
     report = report_of(
         found,
         run=new_ordered_id("eval_"),
@@ -157,5 +166,5 @@ def _made(box: CommandContext, plan: Plan) -> tuple[dict[str, Any], Path]:
         engine={"gpus": box.settings.engine.gpus, "elsewhere": bool(box.settings.engine.urls)},
     )
     folder = history.write(report, answer_rows(found))
-    ledger.record(box.state, box.caller.project_id, "evaluation", ledger_facts(report))
+    ledger.record(box.state, box.caller.project_id, "evaluation", ledger_facts(report) | took | meter.facts())
     return report, folder

@@ -11,6 +11,7 @@ from local_llm.cli.context import CommandContext
 from local_llm.cli.output import talk
 from local_llm.cli.serving import server_trust, server_url
 from local_llm.costs.request import TokenPrices
+from local_llm.encoder_recipe import trained_by
 from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.evaluation.costs import HourPrice
 from local_llm.evaluation.fingerprint import fingerprint
@@ -19,6 +20,8 @@ from local_llm.evaluation.question_set import Question
 from local_llm.evaluation.recorded import recorded_target
 from local_llm.evaluation.targets import Endpoint, ServedTargets, Target, refuse_equal_names, remote_target
 from local_llm.files import FileStore
+from local_llm.models import ModelStore
+from local_llm.run_folders import TRAINED_ON
 from local_llm.state import File, Job
 
 
@@ -45,12 +48,13 @@ def served_targets(box: CommandContext) -> ServedTargets:
 
 
 def contents(box: CommandContext, collection: str) -> str:
-    """What the collection holds now, and how it is searched: which documents in which version, by which encoder."""
+    """What the collection holds now, and how it is searched: which documents in which version, for whom, by which
+    encoder."""
     from index.access import open_index
 
     with open_index(box.settings, box.state) as index:
         info = index.get(box.caller, collection)
-        versions = sorted((one.id, one.version) for one in index.documents(box.caller, collection))
+        versions = sorted((one.id, one.version, one.allow or ()) for one in index.documents(box.caller, collection))
     return fingerprint([info.encoder, str(info.ranking), versions])
 
 
@@ -89,8 +93,11 @@ def judge_of(box: CommandContext, judge: str | None, key_variable: str | None) -
 def seen_in_training(
     box: CommandContext, targets: Sequence[Target], questions: Sequence[Question], files: Sequence[Path]
 ) -> tuple[Seen, ...]:
-    """Questions that stand in the training files of the adapters asked, or in those named."""
+    """Questions that stand in the training files of the adapters asked, in those of the encoders that search, or in
+    those named."""
     named = [(path, path.name) for path in files]
+    for collection in dict.fromkeys(one.collection for one in targets if one.collection):
+        named += _encoder_questions(box, collection)
     for adapter in dict.fromkeys(one.adapter for one in targets if one.adapter):
         kept = _training_files(box, adapter)
         named += kept
@@ -111,6 +118,23 @@ def refuse_or_tell(seen: Sequence[Seen], *, allowed: bool) -> None:
         refuse_seen(seen)
     if seen:
         talk(f"{len(seen)} questions were trained on; they are asked and marked")
+
+
+def _encoder_questions(box: CommandContext, collection: str) -> list[tuple[Path, str]]:
+    """What the collection's encoder was trained on, where that run's folder is still here."""
+    from index.access import open_index
+
+    with open_index(box.settings, box.state) as index:
+        name = index.get(box.caller, collection).encoder
+    model = ModelStore(box.settings.place.models).find(name)
+    run = trained_by(model.path) if model is not None else None
+    if run is None:
+        return []
+    path = box.settings.place.retrievers / run / TRAINED_ON
+    if not path.exists():
+        talk(f"{name}: the questions that it was trained on are not here; --training-file FILE has them looked up")
+        return []
+    return [(path, f"{TRAINED_ON} of {name}")]
 
 
 def _training_files(box: CommandContext, adapter: str) -> list[tuple[Path, str]]:

@@ -118,6 +118,10 @@ def _indexing(prices: Prices) -> Checked:
 
 def _tuned_query(prices: Prices, input_tokens: float, output_tokens: float) -> Checked:
     one = hosted_usd(prices.model(TUNED).token_prices, input_tokens=input_tokens, output_tokens=output_tokens)
+    if one == 0:
+        return Checked(
+            "a query, fine-tuning", "$0.0001-0.003", "cannot", f"{TUNED} costs nothing in the price file"
+        )
     spans = " to ".join(
         f"{input_tokens * usd / one:,.0f} in and {output_tokens * usd / one:,.0f} out"
         for usd in (TUNED_QUERY_USD.low, TUNED_QUERY_USD.high)

@@ -11,10 +11,7 @@ from local_llm.costs.local import Extras, Month, Traffic, month, request_seconds
 from local_llm.costs.row import Asked, Row, Told, Unknown, needed_data, nothing, whole
 from local_llm.costs.throughput import Throughput
 from local_llm.costs.updates import MeasuredReindexing
-from local_llm.profiles import STRATEGIES, Strategy
-
-TUNED: tuple[Strategy, ...] = ("fine_tuned", "hybrid")
-RETRIEVING: tuple[Strategy, ...] = ("rag", "hybrid")
+from local_llm.profiles import RETRIEVING, STRATEGIES, TUNED, Strategy
 
 
 @dataclass(frozen=True)

@@ -112,11 +112,13 @@ class Evidence:
         return tuple(found.values())
 
     def compared(self, strategy: Strategy, where: str) -> tuple[AnswerEvidence, AnswerEvidence] | None:
-        """The newest of here and there that were asked the same; None: there is no such pair."""
-        ours, theirs = (
-            [one for one in self.answers if (one.strategy, one.where) == (strategy, place)]
-            for place in (LOCAL, where)
-        )
+        """The newest of here and there that were asked the same; None: there is no such pair.
+
+        How a hosted model came to its answers need not be ours: its own strategy is taken where there are several.
+        """
+        ours = [one for one in self.answers if (one.strategy, one.where) == (strategy, LOCAL)]
+        theirs = [one for one in self.answers if one.where == where]
+        theirs.sort(key=lambda one: one.strategy != strategy)
         return next(((one, other) for one in ours for other in theirs if one.is_comparable(other)), None)
 
 

@@ -10,7 +10,7 @@ from local_llm.costs.request import hosted_usd
 from local_llm.costs.row import Asked, Row, Told, Unknown, needed_data, whole
 from local_llm.costs.units import TOKENS_PER_MILLION
 from local_llm.errors import NotFoundError
-from local_llm.profiles import Strategy
+from local_llm.profiles import RETRIEVING, TUNED, Strategy
 
 UNEVALUATED = (
     "not evaluated: run local-llm evaluate with --endpoint or --recorded, named as in the price list, or hand it "
@@ -104,7 +104,7 @@ def hosted_row(strategy: Strategy, asked: Asked, offer: HostedOffer, evidence: E
         accepted_rate=told.accepted(evaluated, UNEVALUATED),
         update_usd=update,
         data_needed=needed_data(strategy, evidence),
-        cites=strategy in ("rag", "hybrid"),
+        cites=strategy in RETRIEVING,
         usd_per_month=told.noting("month", _month(asked, per_query, update, offer)),
         month=None,
         missing=told.missing,
@@ -122,7 +122,7 @@ def usd_per_request(model: HostedModel, asked: Asked, strategy: Strategy) -> flo
 
 
 def _per_query(strategy: Strategy, asked: Asked, offer: HostedOffer) -> Figure | Unknown:
-    tuned = strategy in ("fine_tuned", "hybrid")
+    tuned = strategy in TUNED
     model = offer.tuned if tuned else offer.base
     if model is None or model.output_usd_per_million_tokens is None:
         return Unknown((f"unpriced: no price of {offer.name} {'fine-tuned' if tuned else ''}".strip(),))
@@ -145,9 +145,9 @@ def _month(asked: Asked, per_query: Figure | None, update: Figure | None, offer:
 
 def _set_up(strategy: Strategy, offer: HostedOffer, evidence: Evidence, share: float) -> Figure | Unknown:
     parts: list[Figure | Unknown] = []
-    if strategy in ("fine_tuned", "hybrid"):
+    if strategy in TUNED:
         parts.append(_training(offer, evidence))
-    if strategy in ("rag", "hybrid"):
+    if strategy in RETRIEVING:
         parts.append(_indexing(offer, evidence, share))
     return whole(parts)
 

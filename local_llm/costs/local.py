@@ -120,7 +120,7 @@ def month(
     With `utilisation` None as many whole machines are paid around the clock as the queries need, one at least, and
     the utilisation follows. Given, it decides the hours that are paid.
 
-    Raises: InvalidInputError for negative numbers, or a utilisation not in (0, 1].
+    Raises: InvalidInputError for negative numbers, or a utilisation not in (0, 1], or of nothing.
     """
     refuse_negative(queries_per_month=queries, updates_per_month=updates, seconds_per_query=seconds_per_query)
     busy_hours = queries * seconds_per_query / SECONDS_PER_HOUR
@@ -130,6 +130,11 @@ def month(
         utilisation = busy_hours / paid_hours
     else:
         refuse_not_a_share(utilisation=utilisation)
+        if busy_hours == 0:
+            raise InvalidInputError(
+                f"nothing to answer in a month cannot be a utilisation of {utilisation:g}",
+                hint="leave --utilisation out, and an idle machine is paid; or set --queries-per-month above zero",
+            )
         paid_hours = busy_hours / utilisation
         machines = math.ceil(paid_hours / HOURS_PER_MONTH)
     return Month(

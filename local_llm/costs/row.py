@@ -9,7 +9,7 @@ from local_llm.costs.evaluations import AnswerEvidence
 from local_llm.costs.evidence import Evidence
 from local_llm.costs.figure import Figure, exactly, refuse_negative
 from local_llm.costs.local import Month, Traffic
-from local_llm.profiles import Strategy
+from local_llm.profiles import RETRIEVING, Strategy
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Asked:
         )
 
     def traffic_of(self, strategy: Strategy) -> Traffic:
-        if strategy in ("rag", "hybrid"):
+        if strategy in RETRIEVING:
             return self.traffic
         bare = self.traffic.input_tokens
         return replace(self.traffic, context_tokens=0.0, cached_tokens=min(self.traffic.cached_tokens, bare))

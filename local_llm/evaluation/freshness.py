@@ -16,8 +16,7 @@ from local_llm.costs.units import SECONDS_PER_HOUR
 from local_llm.errors import InvalidInputError, UnavailableError
 from local_llm.evaluation.answers import Answer
 from local_llm.evaluation.targets import Target
-
-RETRIEVING = ("rag", "hybrid")
+from local_llm.profiles import RETRIEVING
 
 Way = Literal["re-index", "retrain"]
 # The engine may have been stopped for the training, and be starting again.

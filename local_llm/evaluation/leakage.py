@@ -1,7 +1,8 @@
 """Questions that a model was trained on: what it says to them tells nothing of what it learnt.
 
 A question is seen if a user's turn of the training file is the same but for case and white space, or nearly the
-same (local_llm/near_duplicates.py). Of a turn with context only the question counts.
+same (local_llm/near_duplicates.py). Of a turn with context only the question counts. Files that retrievers
+are trained on hold a `question` in each row.
 """
 
 from collections.abc import Iterator, Sequence
@@ -71,6 +72,8 @@ def _trained(path: Path) -> Iterator[tuple[int, str]]:
                     row = parse_line(line)
                 except LineError:
                     continue
+                if isinstance(row, dict) and isinstance(row.get("question"), str):
+                    yield number, row["question"]
                 for message in _messages(row):
                     text = text_of(message.get("content")) if message.get("role") == "user" else ""
                     if text.strip():

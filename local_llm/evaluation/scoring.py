@@ -82,7 +82,7 @@ def _json_measures(question: Question, whole: str, text: str, rules: Rules) -> d
     if question.schema is not None:
         found["schema_match"] = float(value is not _NO_JSON and _fits(value, question.schema))
     if rights:
-        same = value is not _NO_JSON and canonical(value) in {canonical(right) for right in rights}
+        same = value is not _NO_JSON and canonical(_whole(value)) in {canonical(_whole(right)) for right in rights}
         found["json_equal"] = float(same)
     return found
 
@@ -95,6 +95,15 @@ def _json(text: str) -> Any:
         return parse_json(text)
     except LineError:
         return _NO_JSON
+
+
+def _whole(value: Any) -> Any:
+    """With 1.0 as 1: JSON knows one kind of number."""
+    if isinstance(value, dict):
+        return {key: _whole(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _fits(value: Any, schema: Any) -> bool:

@@ -136,6 +136,7 @@ class ServedTargets:
             "hardware": this_hardware().to_json(),
             "version": __version__,
             "server": self._endpoint.url if profile.name == BASE else None,
+            "key": fingerprint(self._endpoint.key),  # it decides which documents are found
         }
 
 

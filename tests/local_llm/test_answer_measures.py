@@ -22,6 +22,12 @@ def test_containment_is_of_words_side_by_side() -> None:
     assert containment("the red and fast car", "red car") == 0
 
 
+def test_an_article_alone_is_a_word() -> None:
+    """The right choice of four may be "A": without articles it stood in every answer."""
+    assert (exact_match("a", "A"), exact_match("The", "A")) == (1, 0)
+    assert (containment("B", "A"), containment("anything", "!"), containment("...", "!")) == (0, 0, 1)
+
+
 def test_rouge_l_keeps_the_order() -> None:
     # Longest common subsequence of "b c d" and "d b c" is "b c": 2; F1 = 2 * 2 / 6
     assert rouge_l("b c d", "d b c") == pytest.approx(2 / 3, abs=1e-9)

@@ -70,6 +70,11 @@ def write(
     write_json(folder / SETTINGS, {"encoder": str(encoder_path.resolve()), "settings": settings.to_json()})
 
 
+def write_questions(path: Path, questions: Iterable[Question]) -> None:
+    """As files of questions are read."""
+    _write_lines(path, map(_question_line, questions))
+
+
 def is_whole(folder: Path) -> bool:
     return (folder / SETTINGS).exists()
 

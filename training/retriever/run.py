@@ -19,6 +19,7 @@ from local_llm.energy import EnergyMeter, summed
 from local_llm.errors import LocalLLMError
 from local_llm.fileio import read_json, staged_file, write_json
 from local_llm.questions import Question
+from local_llm.run_folders import TRAINED_ON
 from training.checkpoints import discard
 from training.failures import OutOfMemoryError, StoppedError, in_our_words, is_out_of_memory
 from training.reporting import Report
@@ -96,6 +97,7 @@ class _Run:
 
     def outcome(self) -> Outcome:
         if (done := outcome_of(self.folder)) is not None:
+            self._clear()  # an earlier attempt may have been killed right before it did
             return done
         trained = self.trained()
         sides, base, mined = self._sides(), self._ranked_before(), self._pairs()
@@ -104,12 +106,15 @@ class _Run:
         dev = report.changes(self._questions(sides.dev), base["dev"], after["dev"])
         report.write(self.folder, facts, dev, trained["losses"])
         write_json(self.folder / OUTCOME, facts)
-        discard(self.folder)
-        for name in (PASSAGE_VECTORS, QUESTION_VECTORS):
-            (self.folder / name).unlink(missing_ok=True)
+        self._clear()
         done = outcome_of(self.folder)
         assert done is not None
         return done
+
+    def _clear(self) -> None:
+        discard(self.folder)
+        for name in (PASSAGE_VECTORS, QUESTION_VECTORS):
+            (self.folder / name).unlink(missing_ok=True)
 
     def trained(self) -> dict[str, Any]:
         self._ranked_before()  # its vectors are what is mined with
@@ -128,13 +133,15 @@ class _Run:
 
     def _split(self) -> dict[str, Any]:
         settings = self.data.settings
-        return split(
+        sides = split(
             self.data.questions,
             synthesised=self.data.synthesised,
             dev_share=settings.dev_share,
             test_share=settings.test_share,
             seed=settings.seed,
-        ).to_json()
+        )
+        data_files.write_questions(self.folder / TRAINED_ON, self._questions(sides.train))
+        return sides.to_json()
 
     def _base(self, sides: Split) -> dict[str, Any]:
         """Vectors of everything as the untrained encoder has them, and what it ranks."""

@@ -8,7 +8,7 @@ from typing import Any
 from local_llm.cli.output import talk
 from local_llm.fileio import write_json
 from local_llm.hardware import this_hardware
-from local_llm.profiles import BASE
+from local_llm.profiles import BASE, RETRIEVING
 from local_llm.prompts import instruction_of, with_context
 from quality_bench.lines import Journal, Row
 from quality_bench.strategies import adapters, asking, data, files, prompts, report
@@ -88,7 +88,7 @@ def requests(
     for one in questions:
         messages: list[dict[str, Any]] = [{"role": "user", "content": one.text}]
         if setting.context == "served":
-            behind = f"{model} {prompt} {PASSAGES if setting.profile.strategy in ('rag', 'hybrid') else 0}"
+            behind = f"{model} {prompt} {PASSAGES if setting.profile.strategy in RETRIEVING else 0}"
             found.append(asking.Request(one.id, setting.profile.name, tuple(messages), behind))
             continue
         passages = contexts[one.id].gold if setting.context == "gold" else contexts[one.id].absent
@@ -129,7 +129,7 @@ def _profiles(box: Box, world: Xquad, names: Mapping[Adapter, str]) -> dict[str,
 
 def _profile_options(profile: Profile, names: Mapping[Adapter, str], words: str | None) -> list[str]:
     options = ["--strategy", profile.strategy, "--model", names[profile.adapter] if profile.adapter else BASE]
-    if profile.strategy in ("rag", "hybrid"):
+    if profile.strategy in RETRIEVING:
         options += ["--collection", COLLECTION, "--k", str(PASSAGES)]
     return [*options, *(["--prompt", words] if words else [])]
 

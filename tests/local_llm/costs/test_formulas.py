@@ -1,7 +1,7 @@
 """Formulas of cost: each expected figure is derived by hand beside it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from local_llm.costs.answers import AnswersMeasured, cost_one_at_a_time
@@ -182,6 +182,7 @@ class TestMonth:
     def test_busy_and_idle_are_all_hours_paid(
         self, queries: float, seconds: float, utilisation: float | None
     ) -> None:
+        assume(utilisation is None or queries * seconds / 3600 > 0)
         made = month(
             queries=queries, seconds_per_query=seconds, usd_per_hour=self.HOUR, utilisation=utilisation,
             update_usd=NO_UPDATE, extras=Extras(),
@@ -240,6 +241,17 @@ class TestBreakEven:
                 queries=-1, seconds_per_query=1, usd_per_hour=NO_UPDATE, update_usd=NO_UPDATE, extras=Extras()
             ),
             "queries_per_month is -1",
+        ),
+        (
+            lambda: month(
+                queries=0,
+                seconds_per_query=1,
+                usd_per_hour=NO_UPDATE,
+                utilisation=0.5,
+                update_usd=NO_UPDATE,
+                extras=Extras(),
+            ),
+            "nothing to answer in a month cannot be a utilisation of 0.5",
         ),
     ],
 )

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from local_llm import ledger
+from local_llm.cli import evaluate_options
 from local_llm.cli.app import run
 from local_llm.evaluation.asking import WARM_UP
 from local_llm.profiles import Profile, ProfileStore
+from local_llm.run_folders import TRAINED_ON
 
 from ...conftest import REPOSITORY
 from .world import COLLECTION, TRAINED, Box, answer, box
@@ -210,6 +212,21 @@ def test_questions_of_the_training_file_are_refused(world: Box, evaluate: Evalua
     assert evaluate(path, "--profiles", "base")["questions"]["seen_in_training"] == []
     report = evaluate(path, "--profiles", "both", "--allow-seen")
     assert report["questions"]["seen_in_training"][0]["question_id"] == "line-1"
+
+
+def test_questions_that_the_encoder_was_trained_on_are_refused(
+    world: Box, evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their documents are found as no others are: rag and hybrid would look better than they are."""
+    monkeypatch.setattr(evaluate_options, "trained_by", lambda _: "ret-1")
+    run = world.settings.place.retrievers / "ret-1"
+    run.mkdir(parents=True)
+    (run / TRAINED_ON).write_text(json.dumps({"question": "How does the press start?", "documents": ["a.md"]}))
+    path = written(tmp_path / "q.jsonl", [{"question": "How does the press start?", "answer": "a"}])
+    assert "questions were trained on: line-1 is line 1 of trained-on.jsonl of" in evaluate(
+        path, "--profiles", "rag"
+    )
+    assert evaluate(path, "--profiles", "base")["questions"]["seen_in_training"] == []
 
 
 def test_a_judge_has_its_say(world: Box, evaluate: Evaluate, questions: Path) -> None:

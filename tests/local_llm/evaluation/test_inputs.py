@@ -126,6 +126,7 @@ class Passage:
         ({"messages": [{"role": "user", "content": BATTERY.replace("flat", "empty")}]}, False),
         ({"messages": [{"role": "user", "content": context_prompt(BATTERY, [Passage()])}]}, True),
         ({"input": {"messages": [{"role": "user", "content": BATTERY}]}, "preferred_output": []}, True),
+        ({"question": BATTERY, "documents": ["battery.md"]}, True),
     ],
 )
 def test_questions_of_the_training_file_are_found(tmp_path: Path, row: Any, same: bool) -> None:

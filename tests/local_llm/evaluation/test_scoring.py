@@ -74,6 +74,7 @@ SCHEMA = {"type": "object", "properties": {"hours": {"type": "integer"}}, "requi
     ("said", "valid", "matches", "equal"),
     [
         ('{"hours": 4}', 1, 1, 1),
+        ('{"hours": 4.0}', 1, 1, 1),
         ('{"hours": 5}', 1, 1, 0),
         ('{"hours": "four"}', 1, 0, 0),
         ("four", 0, 0, 0),

@@ -18,6 +18,7 @@ from local_llm.errors import ConflictError, InvalidInputError
 from local_llm.fileio import read_json
 from local_llm.models import ModelStore
 from local_llm.questions import Question
+from local_llm.run_folders import TRAINED_ON
 from training.checkpoints import STEPS
 from training.retriever import publishing
 from training.retriever.encoding import Encoder
@@ -47,6 +48,10 @@ def test_an_encoder_that_got_better_is_published_with_its_recipe(write_run: Writ
     training = read_json(model.path / "training.json")
     assert training["base"] == {"name": BGE, "sha256": store.get(BGE).manifest.sha256, "bge": True}
     assert training["metrics"]["dev"]["after"]["ndcg_10"] > training["metrics"]["dev"]["before"]["ndcg_10"]
+    trained = {json.loads(line)["question"] for line in (folder / TRAINED_ON).read_text().splitlines()}
+    measured = {row["question"] for row in read_json(folder / "report.json")["questions"]}
+    assert len(trained) > 50
+    assert not trained & measured
     everything = "".join(path.read_text(errors="replace") for path in model.path.rglob("*.[jm][sd]*"))
     assert not any(one.text in everything for one in questions())
     assert publishing.publish(store, folder, "bge-for-handbook-1").path == model.path  # a second time: nothing new
