@@ -8,7 +8,7 @@ cache holds them; answers are told to go on to their full length (`ignore_eos`, 
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,7 @@ async def measure(
         found = await drive(client, model, middle, concurrency=concurrency, seconds=seconds, seed=seed)
         levels.append(Level(concurrency, _tokens_per_second(found)))
         tell(f"{concurrency} at once: {levels[-1].tokens_per_second:,.1f} tokens/s")
-        if len(levels) > 1 and levels[-1].tokens_per_second < LEAST_GAIN * levels[-2].tokens_per_second:
+        if _saturated(levels):
             break
         concurrency *= 2
     saturated = max(levels, key=lambda level: level.tokens_per_second).concurrency
@@ -159,6 +159,12 @@ async def _ask(client: "openai.AsyncOpenAI", model: str, mix: Mix, prompt: str) 
     details = usage.prompt_tokens_details
     cached = 0 if details is None or details.cached_tokens is None else details.cached_tokens
     return time.monotonic(), usage.prompt_tokens - cached, usage.completion_tokens
+
+
+def _saturated(levels: Sequence[Level]) -> bool:
+    """Whether the last two doublings brought nothing: one alone may be chance, of slow answers few end in a run."""
+    rates = [level.tokens_per_second for level in levels]
+    return len(rates) > 2 and max(rates[-2:]) < LEAST_GAIN * max(rates[:-2])
 
 
 def _tokens_per_second(found: Saturated) -> float:
