@@ -17,6 +17,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+# Columns of a table that goes into a file or another program: none is wrapped.
+UNWRAPPED = 2_000
+
 
 def talk(message: str) -> None:
     """Something a person may want to know while waiting; never part of the result."""
@@ -46,7 +49,7 @@ def emit_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, as_jso
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    width = None if sys.stdout.isatty() else 200
+    width = None if sys.stdout.isatty() else UNWRAPPED
     Console(width=width, markup=False, highlight=False).print(table)
 
 

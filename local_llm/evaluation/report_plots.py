@@ -1,5 +1,6 @@
 """The pictures of a report."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 # Measures between 0 and 1: what else there is has a scale of its own.
 SHARES = [name for name in HEADINGS if name not in ("accepted", "judge", "ttft_seconds", "total_seconds")]
 BAR = 0.8
+LINE = 12  # characters of a name under a bar
 
 
 def plots_of(report: dict[str, Any], earlier: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -115,7 +117,9 @@ def _bar(
 
 
 def _name(axes: "Axes", names: Sequence[str]) -> None:
-    axes.set_xticks(range(len(names)), [_label(name) for name in names], fontsize=8)
+    """Long names in lines: neighbours would run into one another."""
+    wrapped = [name if "\n" in name else textwrap.fill(name, LINE) for name in names]
+    axes.set_xticks(range(len(names)), [_label(name) for name in wrapped], fontsize=8)
 
 
 def _label(name: str) -> str:
