@@ -32,8 +32,8 @@ SCRIPTS = Path(__file__).parent
 WORLD = SCRIPTS.parent / "examples" / "quillon"
 # A small model repeats itself until it is stopped; a processor writes slowly.
 MAX_TOKENS = "80"
-# The sample model reads 2,048 tokens; ten runs of ten seconds each.
-LOAD = ("--seconds", "10", "--concurrency", "16", "--prompt-words", "256", "--answer-tokens", "64")
+# The sample model reads 2,048 tokens; about eight runs of twenty seconds each.
+LOAD = ("--seconds", "20", "--concurrency", "16", "--prompt-words", "256", "--answer-tokens", "64")
 HOSTED = ("--hosted", "gpt-4o-mini", "--hosted", "gpt-6-luna")
 QUERIES_PER_MONTH = "100000"
 # No run of an hour tells how often documents change or who must see sources, and no processor how quick a GPU is.

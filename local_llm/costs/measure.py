@@ -61,6 +61,10 @@ class Measured:
         }
 
 
+class NoAnswerError(InvalidInputError):
+    """The runs are too short for answers so slow."""
+
+
 Tell = Callable[[str], None]
 
 
@@ -88,7 +92,13 @@ async def measure(
     concurrency = 1
     while concurrency <= highest_concurrency:
         seed = SEED + concurrency
-        found = await drive(client, model, middle, concurrency=concurrency, seconds=seconds, seed=seed)
+        try:
+            found = await drive(client, model, middle, concurrency=concurrency, seconds=seconds, seed=seed)
+        except NoAnswerError:
+            if not levels:
+                raise
+            tell(f"{concurrency} at once: too slow for an answer in {seconds:g} s")
+            break
         levels.append(Level(concurrency, _tokens_per_second(found)))
         tell(f"{concurrency} at once: {levels[-1].tokens_per_second:,.1f} tokens/s")
         if _saturated(levels):
@@ -109,7 +119,7 @@ async def drive(
 ) -> Saturated:
     """So many at once, each asking again as soon as it is answered; counted are answers that end after the warm-up.
 
-    Raises: InvalidInputError if none does, UnavailableError, LocalLLMError for what the server refuses.
+    Raises: NoAnswerError if none does, UnavailableError, LocalLLMError for what the server refuses.
     """
     answered: list[tuple[float, int, int]] = []
     words = random.Random(seed)
@@ -130,7 +140,7 @@ async def drive(
     warm, end = began + WARM_UP_SHARE * seconds, began + seconds
     counted = [(prompt, answer) for at, prompt, answer in answered if warm <= at <= end]
     if not counted:
-        raise InvalidInputError(
+        raise NoAnswerError(
             f"of {concurrency} at once none was answered after the warm-up of {warm - began:.1f} s",
             hint="set --seconds higher, or --prompt-words and --answer-tokens lower",
         )
