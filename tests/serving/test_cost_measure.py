@@ -11,6 +11,7 @@ from aiohttp import web
 
 from local_llm import ledger
 from local_llm.cli.app import run
+from local_llm.costs import measure
 from local_llm.fileio import write_json
 from local_llm.state import open_state
 
@@ -69,6 +70,24 @@ def test_the_throughput_measured_is_the_engines(server: Running, capsys: pytest.
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert rows[0]["usd_per_query"]["standing"] == "measured"
     assert rows[0]["usd_per_query"]["source"] == told["id"]
+
+
+def test_where_more_at_once_get_no_answer_fewer_are_its_saturation(
+    server: Running, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter on a processor: of eight at once none ended within the run, and the command failed."""
+    drive = measure.drive
+
+    async def slow(*given: Any, concurrency: int, **rest: Any) -> Any:
+        if concurrency > 2:
+            raise measure.NoAnswerError("of 4 at once none was answered")
+        return await drive(*given, concurrency=concurrency, **rest)
+
+    monkeypatch.setattr(measure, "drive", slow)
+    assert run([*MEASURE, "--seconds", "1", "--concurrency", "8"]) == 0
+    told = capsys.readouterr()
+    assert "4 at once: too slow for an answer in 1 s" in told.err
+    assert json.loads(told.out)["concurrency"] in (1, 2)
 
 
 def test_a_run_too_short_for_an_answer_notes_nothing(server: Running, capsys: pytest.CaptureFixture[str]) -> None:
