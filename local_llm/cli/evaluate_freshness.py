@@ -1,38 +1,24 @@
 """local-llm evaluate freshness: what it takes until a changed fact is answered, for each strategy."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
 from local_llm import ledger
 from local_llm.cli.context import AsJson, CommandContext
+from local_llm.cli.evaluate_document import changing, document_of, putting_back, reindex
 from local_llm.cli.evaluate_options import hour_price, served_targets
-from local_llm.cli.evaluate_retraining import folded, refuse_without, trained_before, trainings
+from local_llm.cli.evaluate_retraining import refuse_without, trained_before, trainings
 from local_llm.cli.output import emit_json, emit_table, talk
-from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.evaluation.asking import Asking, ask_once, refuse_unreachable
 from local_llm.evaluation.costs import UNPRICED, dollars
-from local_llm.evaluation.freshness import Fact, Outcome, Strategies, Work, ledger_facts, measure
+from local_llm.evaluation.freshness import Fact, Outcome, Strategies, ledger_facts, measure
 from local_llm.evaluation.question_set import Question
 from local_llm.evaluation.targets import refuse_equal_names
 
 SHOWN_CHARACTERS = 60
-
-
-@dataclass(frozen=True)
-class Document:
-    """`name` is that of the document in the collection; `path` its file, `changed` that with the new fact."""
-
-    collection: str
-    name: str
-    path: Path
-    changed: Path
 
 
 def freshness(
@@ -75,13 +61,13 @@ def freshness(
     if retrain is not None:
         refuse_without(retrain, fact)
     hour = hour_price(box, machine_usd_per_hour)
-    with TemporaryDirectory() as folder:
-        file = _document(box, document, collection, name or document.name, changed, fact, Path(folder))
-        with trainings(box, served, retrain) as train, _putting_back(box, file, keep=keep):
+    with changing(box) as folder:
+        file = document_of(box, document, collection, name or document.name, changed, fact, folder)
+        with trainings(box, served, retrain) as train, putting_back(box, file, keep=keep):
             world = Strategies(
                 targets,
                 ask=lambda target, text: ask_once(target, _question(text), asking),
-                reindex=lambda: _reindex(box, file),
+                reindex=lambda: reindex(box, file),
                 retrain=train,
                 trained_before=lambda target: trained_before(box, target),
             )
@@ -104,80 +90,6 @@ def freshness(
 
 def _question(text: str) -> Question:
     return Question(id="freshness", messages=({"role": "user", "content": text},))
-
-
-def _document(
-    box: CommandContext, path: Path, collection: str, name: str, changed: Path | None, fact: Fact, folder: Path
-) -> Document:
-    """Raises: NotFoundError, InvalidInputError unless the collection holds the file, which is put back afterwards,
-    and in it the old fact and not the new one."""
-    from index.access import open_index
-    from index.interface import Source
-
-    with open_index(box.settings, box.state) as index:
-        listed = {one.name: one.id for one in index.documents(box.caller, collection)}
-        if name not in listed:
-            raise NotFoundError(
-                f"{collection} has no document {name!r}", hint="--name says what it is called there", param="name"
-            )
-        text = index.document(box.caller, collection, listed[name]).text
-        source = Source(path.absolute(), name, path.name)
-        if not path.is_file() or index.sync(box.caller, collection, [source], scope="", dry_run=True).to_replace:
-            raise InvalidInputError(
-                f"{path} is not what {collection} holds as {name}: the document could not be put back afterwards",
-                hint="give the file as it was added, or add it first: local-llm index add",
-            )
-    if folded(fact.old) not in folded(text):
-        raise InvalidInputError(f"{fact.old!r} does not stand in {name} as {collection} has it", param="old")
-    if folded(fact.new) in folded(text):
-        raise InvalidInputError(f"{fact.new!r} stands in {name} already", param="new")
-    return Document(collection, name, path, changed or _with_new_fact(path, fact, folder))
-
-
-def _with_new_fact(path: Path, fact: Fact, folder: Path) -> Path:
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(
-            f"{path} cannot be changed here: {error}", hint="give the changed document: --changed FILE"
-        ) from None
-    if fact.old not in text:
-        raise InvalidInputError(
-            f"{fact.old!r} does not stand in {path} word for word", hint="give the changed document: --changed FILE"
-        )
-    changed = folder / path.name
-    changed.write_bytes(text.replace(fact.old, fact.new).encode())
-    return changed
-
-
-def _reindex(box: CommandContext, file: Document) -> Work:
-    began = time.perf_counter()
-    report = _add(box, file, file.changed)
-    done = {"documents": 1, "passages": report.passages, "tokens": report.tokens}
-    return Work(time.perf_counter() - began, done)
-
-
-def _add(box: CommandContext, file: Document, path: Path) -> Any:
-    """Raises: InvalidInputError if the file is not read."""
-    from index.access import open_index
-    from index.interface import Source
-
-    with open_index(box.settings, box.state) as index:
-        report = index.add(box.caller, file.collection, [Source(path.absolute(), file.name, path.name)])
-    if report.skipped:
-        raise InvalidInputError(f"{path} was not indexed: {report.skipped[0].reason}")
-    return report
-
-
-@contextmanager
-def _putting_back(box: CommandContext, file: Document, *, keep: bool) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        if keep:
-            talk(f"{file.collection} holds the changed {file.name}")
-        else:
-            _add(box, file, file.path)
 
 
 def _row(one: Outcome) -> dict[str, Any]:

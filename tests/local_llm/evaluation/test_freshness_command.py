@@ -1,6 +1,10 @@
 """`local-llm evaluate freshness` against the real gateway and index: a fact changes in a document."""
 
 import json
+import signal
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from index.ingestion.ingest import find_sources
 from local_llm import ledger
 from local_llm.cli.app import run
 
+from ...conftest import REPOSITORY
 from .world import COLLECTION, TUNED, Box, box
 
 QUESTION = "How long does the battery charge?"
@@ -115,3 +120,27 @@ def test_a_document_that_could_not_be_put_back_is_not_changed(
     assert run(line) == 1
     assert "could not be put back afterwards" in capsys.readouterr().err
     assert stored(world) == before
+
+
+def test_a_document_that_a_killed_run_left_changed_is_put_back_by_the_next(
+    world: Box, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = world.folder / "documents" / "battery.md"
+    killed = textwrap.dedent(f"""
+        import os, signal
+        from local_llm.cli import evaluate_freshness
+        from local_llm.cli.app import run
+        def measure(world, fact, usd):
+            world.reindex()
+            os.kill(os.getpid(), signal.SIGKILL)
+        evaluate_freshness.measure = measure
+        run(["evaluate", "freshness", {str(document)!r}, "--collection", {COLLECTION!r}, "--question", {QUESTION!r},
+             "--old", "four hours", "--new", "nine hours", "--profiles", "base"])
+    """)
+    ended = subprocess.run([sys.executable, "-c", killed], cwd=REPOSITORY, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert "nine hours" in stored(world)
+    assert freshness(world, "--profiles", "base") == 0
+    assert "an earlier run was killed: battery.md" in capsys.readouterr().err
+    assert "four hours" in stored(world)
+    assert not (world.settings.place.run / "freshness.json").exists()
