@@ -1,14 +1,17 @@
 """local-llm decide: fine-tune, retrieve, or both."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from local_llm.cli.context import AsJson, CommandContext
+from local_llm.cli.decide_options import Said
+from local_llm.cli.option_groups import with_option_groups
 from local_llm.cli.output import emit, talk
-from local_llm.decision.questions import ASKED, ENOUGH_EXAMPLES, FIVE, Question
+from local_llm.decision.questions import ASKED, FIVE, Question
 from local_llm.decision.told import Told, read_told
 from local_llm.errors import InvalidInputError
 
@@ -20,62 +23,11 @@ FLAGS: dict[Question, str] = {
     question: f"--{name} or --no-{name}" for question in FIVE for name in [question.replace("_", "-")]
 } | {"examples": "--examples N"}
 
-Need = bool | None
 
-
+@with_option_groups
 def decide(
     context: typer.Context,
-    changes: Annotated[
-        bool | None, typer.Option("--changes/--no-changes", help="The data changes weekly or faster.")
-    ] = None,
-    citations: Annotated[
-        bool | None, typer.Option("--citations/--no-citations", help="Answers must name their sources.")
-    ] = None,
-    examples: Annotated[
-        int | None, typer.Option(min=0, help=f"How many good examples there are; {ENOUGH_EXAMPLES} are enough.")
-    ] = None,
-    low_latency: Annotated[
-        bool | None, typer.Option("--low-latency/--no-low-latency", help="Answers must come very quickly.")
-    ] = None,
-    both_affordable: Annotated[
-        bool | None,
-        typer.Option("--both-affordable/--no-both-affordable", help="Tuning and retrieval can both be paid for."),
-    ] = None,
-    per_user_access: Annotated[
-        Need, typer.Option("--per-user-access", help="Users see different documents; counts as --changes.")
-    ] = None,
-    too_many_documents: Annotated[
-        Need, typer.Option("--too-many-documents", help="More than can be trained on; counts as --changes.")
-    ] = None,
-    add_remove_without_retraining: Annotated[
-        Need,
-        typer.Option(
-            "--add-remove-without-retraining", help="Information comes and goes at once; counts as --changes."
-        ),
-    ] = None,
-    consistent_times: Annotated[
-        Need, typer.Option("--consistent-times", help="Response times vary little; counts as --low-latency.")
-    ] = None,
-    format_needed: Annotated[
-        Need, typer.Option("--format-needed", help="An output format that the base model does not give.")
-    ] = None,
-    style_needed: Annotated[
-        Need, typer.Option("--style-needed", help="A style that the base model does not have.")
-    ] = None,
-    terms_needed: Annotated[
-        Need, typer.Option("--terms-needed", help="Terms or ways of reasoning of your domain.")
-    ] = None,
-    air_gapped: Annotated[Need, typer.Option("--air-gapped", help="Nothing outside can be reached.")] = None,
-    residency: Annotated[str | None, typer.Option(help="Where data has to stay, as EU.")] = None,
-    hosted_region: Annotated[
-        list[str] | None, typer.Option(help="Where the vendor keeps data, by contract; may be repeated.")
-    ] = None,
-    gpu: Annotated[
-        bool | None, typer.Option("--gpu/--no-gpu", help="What will serve has one; default: as this machine.")
-    ] = None,
-    collection: Annotated[
-        str | None, typer.Option(help="Collection whose changes and answers count; default: the only one.")
-    ] = None,
+    said: Said,
     file: Annotated[
         Path | None, typer.Option(help="TOML or JSON with these names as keys, - as _; flags beat it.")
     ] = None,
@@ -86,26 +38,8 @@ def decide(
 
     What is neither told nor measured is asked, if a person sits at the terminal.
     """
-    said = {
-        "changes": changes,
-        "citations": citations,
-        "examples": examples,
-        "low_latency": low_latency,
-        "both_affordable": both_affordable,
-        "per_user_access": per_user_access,
-        "too_many_documents": too_many_documents,
-        "add_remove_without_retraining": add_remove_without_retraining,
-        "consistent_times": consistent_times,
-        "format_needed": format_needed,
-        "style_needed": style_needed,
-        "terms_needed": terms_needed,
-        "air_gapped": air_gapped,
-        "residency": residency,
-        "hosted_region": hosted_region or None,
-        "gpu": gpu,
-        "collection": collection,
-    }
-    made = _decided(context, read_told(file, said))
+    told = read_told(file, {name: None if value == [] else value for name, value in asdict(said).items()})
+    made = _decided(context, told)
     if plot is not None:
         _draw(made, plot)
     _show(made, as_json=as_json)

@@ -1,7 +1,7 @@
 """local-llm train retriever: a collection's encoder fine-tuned on the team's own questions."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,6 +9,7 @@ import typer
 
 from local_llm import ledger
 from local_llm.cli.context import AsJson, CommandContext
+from local_llm.cli.option_groups import with_option_groups
 from local_llm.cli.output import emit, talk
 from local_llm.errors import ConflictError, InvalidInputError, NotFoundError
 from local_llm.fileio import read_json, write_json
@@ -27,6 +28,28 @@ GIVEN = "given.jsonl"
 
 
 @dataclass(frozen=True)
+class TrainingOptions:
+    """Fields of RetrieverSettings."""
+
+    loss: Annotated[LossName, typer.Option(help="cached: large batches in little memory.")] = "multiple-negatives"
+    temperature: Annotated[float | None, typer.Option(help="Divides the cosines; default: 0.02.")] = None
+    lora_rank: Annotated[int, typer.Option(help="Train a LoRA of this rank; 0: all weights.")] = 0
+    epochs: Annotated[int | None, typer.Option(help="Passes over the pairs; default: by their number.")] = None
+    batch_size: Annotated[int, typer.Option(help="Pairs a step.")] = 32
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Default: 1e-5 for BGE, else 2e-5; ten times that for LoRA.")
+    ] = None
+    negatives: Annotated[int, typer.Option(help="Hard negatives mined for each question.")] = 1
+    margin: Annotated[
+        float, typer.Option(help="A negative scores below the right passage by this share of its score.")
+    ] = 0.05
+    max_tokens: Annotated[int, typer.Option(help="Tokens of a passage that are read while training.")] = 128
+    max_seconds: Annotated[float | None, typer.Option(help="End training after so many seconds.")] = None
+    seed: Annotated[int, typer.Option(help="Of the split, the batches and the draws.")] = 7
+    force: Annotated[bool, typer.Option("--force", help="Train with fewer than 100 questions, too.")] = False
+
+
+@dataclass(frozen=True)
 class Request:
     """What was asked for, as the run's folder keeps it. `name`: of the model to publish; `project`: an id."""
 
@@ -38,8 +61,10 @@ class Request:
     project: str
 
 
+@with_option_groups
 def retriever(
     context: typer.Context,
+    options: TrainingOptions,
     collection: Annotated[str | None, typer.Argument(help="The collection's name or id.")] = None,
     questions: Annotated[
         Path | None, typer.Option(help="JSON lines: `question`, and `documents`, names or ids of what answers it.")
@@ -50,22 +75,6 @@ def retriever(
     name: Annotated[
         str | None, typer.Option(help="Name of the trained encoder; default: ENCODER-COLLECTION-N.")
     ] = None,
-    loss: Annotated[LossName, typer.Option(help="cached: large batches in little memory.")] = "multiple-negatives",
-    temperature: Annotated[float | None, typer.Option(help="Divides the cosines; default: 0.02.")] = None,
-    lora_rank: Annotated[int, typer.Option(help="Train a LoRA of this rank; 0: all weights.")] = 0,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the pairs; default: by their number.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Pairs a step.")] = 32,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Default: 1e-5 for BGE, else 2e-5; ten times that for LoRA.")
-    ] = None,
-    negatives: Annotated[int, typer.Option(help="Hard negatives mined for each question.")] = 1,
-    margin: Annotated[
-        float, typer.Option(help="A negative scores below the right passage by this share of its score.")
-    ] = 0.05,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of a passage that are read while training.")] = 128,
-    max_seconds: Annotated[float | None, typer.Option(help="End training after so many seconds.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the split, the batches and the draws.")] = 7,
-    force: Annotated[bool, typer.Option("--force", help="Train with fewer than 100 questions, too.")] = False,
     resume: Annotated[str | None, typer.Option(help="Instead of COLLECTION: a run to go on with.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -86,20 +95,7 @@ def retriever(
                 "there is nothing to train with: no questions were given",
                 hint="--questions FILE, or --synthesise 500 to have the served model write some",
             )
-        settings = RetrieverSettings(
-            loss=loss,
-            temperature=temperature,
-            lora_rank=lora_rank,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            negatives=negatives,
-            margin=margin,
-            max_tokens=max_tokens,
-            max_seconds=max_seconds,
-            seed=seed,
-            force=force,
-        )
+        settings = RetrieverSettings(**asdict(options))
         folder = _begin(box, collection, questions, synthesise, name, settings)
     else:
         folder = _find(box, resume, name)

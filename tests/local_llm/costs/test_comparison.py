@@ -24,23 +24,10 @@ from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import LedgerEntry, State
 
+from .conftest import BASE
+
 DAY = datetime.date(2026, 11, 23)
-# 20,000 tokens read, 2,000 written a second.
-SPEED = {"seconds_per_prefill_token": 5e-5, "seconds_per_decode_token": 5e-4, "seconds": 90.0, "gpus": 1}
-BASE = {**SPEED, "model": "small", "is_adapter": False}
-TRAINING = {"seconds": 7200.0, "tokens": 3_000_000, "examples": 500}
-INDEXING = {"seconds": 1800.0, "documents": 400, "tokens": 1_000_000}
 ASKED = Asked(Traffic(500, 300, context_tokens=1_500), queries_per_month=1_000_000, updates_per_month=2)
-
-
-@pytest.fixture
-def measured(state: State, admin: Caller) -> dict[str, str]:
-    """Run ids by kind."""
-    return {
-        "throughput": ledger.record(state, admin.project_id, "throughput", BASE),
-        "training": ledger.record(state, admin.project_id, "training", TRAINING),
-        "ingestion": ledger.record(state, admin.project_id, "ingestion", INDEXING),
-    }
 
 
 def evidence(state: State, admin: Caller, **options: Any) -> Evidence:
