@@ -55,6 +55,7 @@ def run_alone(target: Target, bench: Bench, *, limit_seconds: float, log: Path) 
     late = process.is_alive()
     if late and process.pid is not None:
         processes.kill_group(process.pid)
+        process.kill()  # had it no group of its own yet
     process.join()
     return _outcome(process, kept, log, late=late, seconds=round(time.monotonic() - began, 2))
 

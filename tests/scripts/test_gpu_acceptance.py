@@ -18,7 +18,10 @@ from acceptance.bench import Bench  # noqa: E402
 from acceptance.children import Outcome, Target, run_alone  # noqa: E402
 from acceptance.lines import Line  # noqa: E402
 from acceptance.parts import MACHINE, Part, Run, parts  # noqa: E402
+from acceptance.served_home import ServedHome  # noqa: E402
 from acceptance.session import NO_GPU, NO_TIME, PartResult, Session  # noqa: E402
+
+from local_llm.adapters import AdapterRegistry  # noqa: E402
 
 RUNS = "tests.scripts.acceptance_runs"
 
@@ -134,6 +137,23 @@ def test_tokenizers_made_on_the_spot_read_as_many_tokens_as_they_should(tmp_path
     assert chat.decode(ids) == "Größe 7"
     assert len(chat) == 300
     assert all(chat.decode([number]) for number in range(259, 300)), "an id that stands for no text"
+
+
+# What is served
+
+
+def test_a_home_takes_the_random_base_and_adapters_as_its_own(tmp_path: Path) -> None:
+    """All but the engine: settings that hold, a base that is a model, adapters that belong to it."""
+    home = ServedHome(Bench(tmp_path, small=True), "served", "least")
+    names = [home.publish_random(number) for number in range(2)]
+    state = home.box.state
+    try:
+        listed = AdapterRegistry(home.settings, state).list(home.box.caller)
+        assert {row.name for row in listed} == set(names)
+        assert home.settings.engine.model == home.model.name == "least"
+        assert home.settings.engine.max_loras == 8
+    finally:
+        state.close()
 
 
 # Children

@@ -44,7 +44,7 @@ def _losses_of_loaded(bench: Bench, adapter: Any) -> tuple[float, float]:
         little_runs.RANK, little_runs.ALPHA, little_runs.LEARNING_RATE, epochs=1, batch_size=8, seed=0,
         quantization="4bit",
     )  # fmt: skip
-    model = lora.with_adapter(base_model.load(base, recipe).to(bench.device), adapter)
+    model = lora.with_adapter(base_model.load(base, recipe), adapter)
     tokenizer = load_tokenizer(base)
     rows = probe_rows(tokenizer)
     autocast = torch.autocast(bench.device, dtype=torch.bfloat16, enabled=base_model.compute_precision() == "bf16")
