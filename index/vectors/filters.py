@@ -33,6 +33,11 @@ def visible_rows(rows: Rows, allowed: Mask | None, start: int = 0) -> RowNumbers
     return np.flatnonzero(rows.live[start:] & permitted(rows.groups[start:], allowed)) + start
 
 
+def unlisted(covered: int) -> NDArray[np.uint16]:
+    """The lists of rows that stand in none: all in the one list 0. Takes no memory."""
+    return np.broadcast_to(np.zeros(1, np.uint16), (covered,))
+
+
 class Runs:
     """Rows 0..n-1 as runs of one document each: about as many as documents, where rows are many times more."""
 
@@ -74,6 +79,10 @@ class Visible:
     @property
     def count(self) -> int:
         return len(self._members)
+
+    def count_living(self) -> int:
+        """Of them, those that live now."""
+        return int(np.count_nonzero(self._live[self._members]))
 
     @property
     def members(self) -> RowNumbers:

@@ -11,7 +11,7 @@ from index.vectors.access_lock import AccessLock
 from index.vectors.brute_force import Found, RowNumbers
 from index.vectors.device_rows import DeviceRows
 from index.vectors.effort import Effort, unmeasured
-from index.vectors.filters import FilterCache, Visible, permitted, visible_rows
+from index.vectors.filters import FilterCache, Visible, unlisted, visible_rows
 from index.vectors.inverted_lists import Bits, InvertedLists, Lists
 from index.vectors.rows import Ids, Mask, RowStore, Vectors
 
@@ -26,6 +26,9 @@ FEW_LISTS = 16  # what is found in so few halves says nothing yet
 
 # Searches wait while so many rows are added.
 FOLDED_AT_ONCE = 64
+
+# So few allowed rows may all have died since the filter was made: they are counted again.
+FEW_VISIBLE = 4096
 
 NO_ROWS = np.empty(0, np.int64)
 
@@ -64,7 +67,10 @@ class Generation:
         self._living: tuple[tuple[int, int], Bits] = ((0, 0), np.empty(0, np.uint8))
 
     def strike_out(self, ids: Ids) -> None:
-        self._filters.strike_out(self.store.strike_out(ids))
+        rows = self.store.strike_out(ids)
+        self._filters.strike_out(rows)
+        if self.device_rows is not None:
+            self.device_rows.strike_out(rows)
 
     @property
     def structure(self) -> "InvertedLists | DeviceRows | None":
@@ -78,11 +84,13 @@ class Generation:
     def fold(self, limit: int) -> None:
         """Takes the first `limit` rows of the tail into the structure."""
         if self.structure is not None:
-            vectors = self.store.rows.vectors
-            end = min(self.structure.count + limit, len(vectors))
+            rows = self.store.rows
+            first, end = self.structure.count, min(self.structure.count + limit, len(rows))
             while (start := self.structure.count) < end:
                 with self.lock.writing():
-                    self.structure.append(vectors[start : min(start + FOLDED_AT_ONCE, end)])
+                    self.structure.append(rows.vectors[start : min(start + FOLDED_AT_ONCE, end)])
+            if self.device_rows is not None:  # those that died in the tail
+                self.device_rows.strike_out(np.flatnonzero(~rows.live[first:end]) + first)
 
     # Searching
 
@@ -139,14 +147,12 @@ class Generation:
     def _search_device(self, device_rows: DeviceRows, queries: Vectors, k: int, allowed: Mask | None) -> Found:
         covered = device_rows.count  # first: the rows it counts are among those seen next
         rows = self.store.rows
-        visible = None
-        if allowed is not None or self.store.dead:
-            visible = rows.live[:covered].copy()
-            if allowed is not None:
-                visible &= permitted(rows.groups[:covered], allowed)
+        visible, inside = None, covered
+        if allowed is not None:
+            visible = self._filters.visible(self.store, allowed, unlisted(covered), 1)
+            inside = visible.count if visible.count > FEW_VISIBLE else visible.count_living()
         tail = visible_rows(rows, allowed, covered)
         lines = device_rows.candidates(queries, k, visible, covered) if covered else [NO_ROWS] * len(queries)
-        inside = covered if visible is None else int(np.count_nonzero(visible))
         ranked = [
             self._ranked(query, line, covered, inside, tail, k, allowed)
             for query, line in zip(queries, lines, strict=True)

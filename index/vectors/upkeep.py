@@ -76,6 +76,8 @@ def _to_device(generation: Generation, device: str | None) -> Job:
         copy.append(rows.vectors[start : start + COPIED_ROWS])
         yield
     generation.device_rows = copy
+    # Those that had died before they were copied; whoever dies from here on is struck out there as well.
+    copy.strike_out(np.flatnonzero(~rows.live))
 
 
 def _fold(generation: Generation) -> Job:

@@ -235,9 +235,10 @@ def test_a_removed_id_is_never_returned_while_upkeep_goes_on(structure: str) -> 
     assert view.stats().rows == 1530
 
 
-def test_a_filter_kept_by_its_identity_forgets_nothing() -> None:
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_a_filter_kept_by_its_identity_forgets_nothing(structure: str) -> None:
     """A filter that may be written to is read anew; one that may not still sees what was added and removed."""
-    view = filled("ivf", 4000)
+    view = filled(structure, 4000)
     allowed = np.zeros(500, np.bool_)
     allowed[:300] = True
     assert (view.search(QUERIES, 10, allowed)[1] < 3000).all()
