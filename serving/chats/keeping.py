@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from local_llm.errors import InvalidInputError
+from local_llm.errors import InvalidInputError, LocalLLMError
 from local_llm.identifiers import new_id, now
 from local_llm.permissions import Caller
 from local_llm.state import ChatRow, State
@@ -100,7 +100,7 @@ class ChatKeeper:
     def write(self) -> None:
         """Returns when all that was added before is in the database. Any thread may call it.
 
-        Raises: SQLAlchemyError: what could not be written waits on.
+        Raises: SQLAlchemyError, StateUnavailableError: what could not be written waits on.
         """
         with self._writing:
             chats = [self._waiting.popleft() for _ in range(len(self._waiting))]
@@ -108,7 +108,7 @@ class ChatKeeper:
                 return
             try:
                 self._insert([row for chat in chats if (row := _row_of(chat)) is not None])
-            except SQLAlchemyError:
+            except (SQLAlchemyError, LocalLLMError):
                 self._waiting.extendleft(reversed(chats))
                 raise
             self._size -= sum(chat.size for chat in chats)

@@ -12,7 +12,7 @@ from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 
 from index.client import IndexClient
-from local_llm.errors import InvalidInputError
+from local_llm.errors import InvalidInputError, UnavailableError
 from local_llm.fileio import CHUNK_BYTES
 from serving.bodies import read_json_object
 from serving.chats.audiences import Audiences
@@ -167,7 +167,7 @@ async def rate(request: Request, completion_id: str) -> dict[str, Any]:
 
 def _write(services: Services) -> None:
     """Who asks for a chat finds it, even right after its answer."""
-    with suppress(SQLAlchemyError):  # it waits, and is told in the log
+    with suppress(SQLAlchemyError, UnavailableError):  # it waits, and is told in the log
         services.chats.write()
 
 
