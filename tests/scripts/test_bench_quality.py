@@ -130,7 +130,7 @@ def test_each_setting_asks_in_the_product_s_own_prompt() -> None:
 
 
 def test_settings_without_their_adapter_are_left_out() -> None:
-    assert [one.name for one in settings_with(frozenset())] == ["base", "rag", "rag_absent"]
+    assert [one.name for one in settings_with(frozenset())] == ["base", "rag", "rag_zero_shot", "rag_absent"]
     assert "refusal" not in {one.name for one in settings_with(frozenset({"plain", "raft"}))}
 
 
