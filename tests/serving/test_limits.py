@@ -14,7 +14,7 @@ from local_llm.keys import KeyStore
 from local_llm.permissions import Caller
 from serving.limits import DAY_SECONDS, MOST_KEYS, Limits
 
-from .real_gateway import CHAT, Running, engine_at, running
+from .real_gateway import CHAT, Running, engine_at, running, wait_for
 from .slow_engine import SlowEngine
 
 ANA, BOB = (Caller("proj", "member", key_id=name) for name in ("ana", "bob"))
@@ -190,5 +190,7 @@ def test_too_many_at_once_are_told_to_come_back(tmp_path: Path) -> None:
             client.chat.completions.create(**CHAT)
         assert caught.value.response.headers["retry-after"] == "1"
         list(stream)
+        # The client has read the last piece a moment before the gateway gives its place away.
+        wait_for(lambda: server.services.admission.running == 0)
         client.chat.completions.create(**CHAT)
         assert 'local_llm_refused_total{limit="busy",process="0"} 1.0' in httpx.get(f"{server.url}/metrics").text
