@@ -11,7 +11,8 @@ from pathlib import Path
 from index.collection.attachments import Attachments
 from index.collection.database import Database
 from index.collection.store import CollectionStore, Sample, SnapshotPolicy
-from index.vectors.view import Built, ViewOptions
+from index.vectors.view import Built
+from index.view_places import ViewPlaces
 from local_llm.errors import LocalLLMError
 from local_llm.settings import IndexSettings
 
@@ -36,7 +37,7 @@ class OpenStores:
     ):
         """`sample` makes queries of what a store holds, to measure searches with. `built` is told, with the id of
         the collection, when upkeep has built a structure."""
-        self._settings = settings
+        self._views = ViewPlaces(settings)
         self._sample = sample
         self._built = built
         self._policy = upkeep or UpkeepPolicy()
@@ -59,7 +60,7 @@ class OpenStores:
             opening = self._opening[identifier]
         with opening:
             if identifier not in self._stores:
-                self._stores[identifier] = self._opened(database, prepare)
+                self._stores[identifier] = self._opened(identifier, database, prepare)
             return self._stores[identifier]
 
     def is_open(self, identifier: str) -> bool:
@@ -78,8 +79,8 @@ class OpenStores:
         finally:
             opened.close()
 
-    def _opened(self, database: Path, prepare: Prepare) -> CollectionStore:
-        store = CollectionStore(database, self._options, self._policy.snapshots)
+    def _opened(self, identifier: str, database: Path, prepare: Prepare) -> CollectionStore:
+        store = CollectionStore(database, self._views.of(identifier), self._policy.snapshots)
         try:
             prepare(store)
         except BaseException:
@@ -105,6 +106,14 @@ class OpenStores:
                 self.close(identifier)
             except LocalLLMError as error:  # what is lost is a snapshot, and nothing of the collection
                 self._tell(identifier, error.message)
+        self._views.close()
+
+    def forget(self, database: Path) -> None:
+        """For a collection that was deleted and closed: nothing of it stays outside its folder.
+
+        Raises: UnavailableError.
+        """
+        self._views.forget(database)
 
     def start_upkeep(self) -> None:
         """From now on a thread does what can wait."""
@@ -148,12 +157,3 @@ class OpenStores:
         if self._told.get(identifier) != complaint:
             self._told[identifier] = complaint
             print(f"upkeep of {identifier}: {complaint}", file=sys.stderr)  # noqa: T201
-
-    def _options(self, dimension: int) -> ViewOptions:
-        chosen = self._settings
-        return ViewOptions(
-            dimension=dimension,
-            device=chosen.device,
-            structure=chosen.structure,
-            target_recall=chosen.target_recall,
-        )

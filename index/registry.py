@@ -3,7 +3,7 @@
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from index.collection.database import create_database
 from index.interface import ID_PREFIX, CollectionInfo, Ranking
-from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
+from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError, LocalLLMError, NotFoundError
 from local_llm.fileio import bytes_below
 from local_llm.files import QuotaExceededError
 from local_llm.identifiers import is_name, new_id, now
@@ -26,6 +26,9 @@ DATABASE = "collection.db"
 DAY_SECONDS = 24 * 3600
 # That a collection is in use is noted so often at most: expiry counts days.
 TOUCH_SECONDS = 60
+
+Forget = Callable[[Path], None]
+"""Removes what is held outside its folder of the collection with this database. Raises LocalLLMError."""
 
 
 class ExpiredError(InvalidInputError):
@@ -191,12 +194,27 @@ class CollectionRegistry:
     def database(self, identifier: str) -> Path:
         return self._folder / identifier / DATABASE
 
-    def remove_abandoned(self) -> None:
+    def remove_abandoned(self, forget: Forget) -> None:
         """Deletes folders that killed processes left without a row. Call it under the index's lock."""
         known = {row.id for row in self.all()}
         for folder in self._folder.glob(f"*{ID_PREFIX}*"):  # also what was renamed to be deleted
             if folder.name not in known:
-                shutil.rmtree(folder)
+                self.remove_folder(folder, forget)
+
+    def remove_folder(self, folder: Path, forget: Forget) -> None:
+        """Deletes what is left of a collection. While what is held of it elsewhere is out of reach its empty folder
+        stays, so that the next start finds it and tries again."""
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        try:
+            forget(self.database(folder.name[folder.name.index(ID_PREFIX) :]))
+        except LocalLLMError as error:
+            print(f"{folder.name} is deleted here, and not yet elsewhere: {error.message}", file=sys.stderr)  # noqa: T201
+        else:
+            folder.rmdir()
 
     def _touch(self, row: Collection) -> None:
         if time.monotonic() - self._touched.get(row.id, -TOUCH_SECONDS) >= TOUCH_SECONDS:

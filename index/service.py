@@ -1,6 +1,5 @@
 """The index itself: collections of a box, opened as they are asked for. Only one process may hold it."""
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -102,7 +101,7 @@ class IndexService:
 
     def start_upkeep(self) -> None:
         """For a process that stays: a thread does what can wait from now on, another indexes what is attached."""
-        self._registry.remove_abandoned()
+        self._registry.remove_abandoned(self._stores.forget)
         self._stores.start_upkeep()
         self._worker.start()
 
@@ -205,7 +204,7 @@ class IndexService:
         # Out of the way first: another thread that is about to open it finds nothing, and leaves nothing behind.
         gone = folder.rename(folder.with_name(f".gone-{row.id}"))
         self._stores.close(row.id, gone=True)
-        shutil.rmtree(gone)
+        self._registry.remove_folder(gone, self._stores.forget)
 
     def stats(self, caller: Caller, collection: str) -> CollectionStats:
         row = self._registry.get(caller, collection)

@@ -152,6 +152,26 @@ class IndexSettings(Section):
     target_recall: float = Field(
         0.95, gt=0, le=1, description="Share of the ten nearest that approximate search has to find."
     )
+    milvus_uri: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description=(
+            "Milvus that holds the vectors of collections for their search, as http://host:19530. Empty: they are "
+            "held in memory, by FAISS."
+        ),
+    )
+    milvus_token_file: Path | None = Field(
+        None, description="File with the token for Milvus: `user:password` or an API key."
+    )
+    milvus_collections: list[str] = Field(
+        default_factory=list, description="Ids of the collections that are held by Milvus; empty: all."
+    )
+    milvus_prefix: str = Field(
+        "local_llm",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$",
+        description="What names in Milvus begin with: another for each box that uses the same Milvus.",
+    )
+    milvus_timeout_seconds: float = Field(10, gt=0, description="Longest time one question to Milvus may take.")
     record_queries: bool = Field(
         True, description="Keep the vectors of the last 1,000 queries of a collection, to tune its search with."
     )

@@ -24,6 +24,7 @@ import numpy as np
 
 from index.collection.database import create_database
 from index.collection.documents import Access, NewDocument
+from index.collection.live_view import InMemory
 from index.collection.scope import EVERYTHING, Scope
 from index.collection.store import CollectionStore
 from index.documents.parse import PLAIN, ParsedDocument
@@ -57,7 +58,8 @@ def measure(folder: Path, passages: int, options: argparse.Namespace) -> dict[st
 
     def opened() -> CollectionStore:
         structure = options.structure
-        return CollectionStore(path, lambda dimension: ViewOptions(dimension, device="cpu", structure=structure))
+        views = InMemory(lambda dimension: ViewOptions(dimension, device="cpu", structure=structure))
+        return CollectionStore(path, views)
 
     store = opened()
     with timed(figures, "writing"):

@@ -27,6 +27,7 @@ import numpy as np
 
 from index.collection.database import create_database
 from index.collection.documents import Access, NewDocument
+from index.collection.live_view import InMemory
 from index.collection.scope import Scope
 from index.collection.store import CollectionStore
 from index.documents.parse import PLAIN, ParsedDocument
@@ -120,7 +121,7 @@ def time_words(data: Path, folder: Path, count: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     create_database(folder / "collection.db", "none", "none", 2)
     store = CollectionStore(
-        folder / "collection.db", lambda dimension: ViewOptions(dimension=dimension, device="cpu")
+        folder / "collection.db", InMemory(lambda dimension: ViewOptions(dimension=dimension, device="cpu"))
     )
     texts = passages_of(rows(data / "documents.jsonl"), count)
     for start in range(0, count, 5000):

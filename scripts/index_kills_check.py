@@ -13,6 +13,7 @@ import numpy as np
 from index_kills_load import PRINCIPALS, Journal, Stored
 
 from index.collection.filters import parse_filter
+from index.collection.live_view import InMemory
 from index.collection.scope import EVERYTHING, Scope
 from index.collection.store import CollectionStore
 from index.interface import DocumentInfo
@@ -37,9 +38,9 @@ class Check:
         self.opening_seconds = 0.0
 
     def run(self) -> None:
-        options = lambda dimension: ViewOptions(dimension, device="cpu", structure=self._structure)  # noqa: E731
+        views = InMemory(lambda dimension: ViewOptions(dimension, device="cpu", structure=self._structure))
         started = time.monotonic()
-        store = CollectionStore(self._database, options)
+        store = CollectionStore(self._database, views)
         self.opening_seconds = time.monotonic() - started
         try:
             if self._random.random() < 0.3:  # else the next server has to build what this one would find built

@@ -5,7 +5,7 @@ snapshot that is missing or damaged costs time, never a passage.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from index.collection.database import Database
 from index.collection.documents import Ids, Vectors
+from index.vectors.interface import View
 from index.vectors.view import VectorView, ViewOptions
 from local_llm.fileio import bytes_below
 
@@ -39,6 +40,26 @@ class LivePassages:
 
     ids: Ids
     documents: Numbers
+
+
+Options = Callable[[int], ViewOptions]
+"""How vectors of a dimension are to be held."""
+
+
+class InMemory:
+    """Views searched by FAISS in this process, with snapshots beside the database. See `views.Views`."""
+
+    def __init__(self, options: Options):
+        self._options = options
+
+    def open(self, database: Database, generation: int, dimension: int) -> VectorView:
+        return open_view(database, generation, self._options(dimension))
+
+    def bytes(self, database: Database, generation: int) -> int:
+        return snapshot_bytes(database, generation)
+
+    def drop(self, database: Database, *, but: int) -> None:
+        drop_snapshots(database, but=but)
 
 
 def snapshot_folder(database: Database, generation: int) -> Path:
@@ -70,7 +91,7 @@ def last_passage(database: Database) -> int:
     return int(rows[0]["seq"]) if rows else 0
 
 
-def catch_up(view: VectorView, database: Database, generation: int, dimension: int) -> LivePassages:
+def catch_up(view: View, database: Database, generation: int, dimension: int) -> LivePassages:
     """Takes what is gone out of the view, and what came since into it. Returns: what is there."""
     live = live_passages(database)
     view.remove(np.setdiff1d(view.ids(), live.ids, assume_unique=True))

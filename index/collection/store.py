@@ -22,21 +22,16 @@ from index.collection.attributes import Scalar, checked_text
 from index.collection.catalog import Catalog
 from index.collection.database import Database, to_json
 from index.collection.documents import Access, Counts, Ids, NewDocument, StoredDocument, Vectors, Written
-from index.collection.live_view import (
-    Generation,
-    catch_up,
-    drop_snapshots,
-    open_view,
-    snapshot_bytes,
-    snapshot_folder,
-)
+from index.collection.live_view import Generation, catch_up, snapshot_folder
 from index.collection.next_generation import NextGeneration
 from index.collection.scope import Candidate, Scope
 from index.collection.storage_errors import of_disk, read_back
+from index.collection.views import Views
 from index.collection.words import Words
 from index.interface import DocumentInfo, DocumentText, Hit, Record, StoredPassage
+from index.vectors.interface import View
 from index.vectors.rows import checked_vectors
-from index.vectors.view import Built, VectorView, ViewOptions, ViewStats
+from index.vectors.view import Built, ViewStats
 from local_llm.errors import ConflictError, InvalidInputError, LocalLLMError
 from local_llm.permissions import Principals
 
@@ -62,11 +57,8 @@ class _Active:
     """What searches are made in. One object, as whoever sees the one half must see the other."""
 
     generation: Generation
-    view: VectorView | None  # None while there is no vector
+    view: View | None  # None while there is no vector
 
-
-Options = Callable[[int], ViewOptions]
-"""How vectors of a dimension are to be held."""
 
 Sample = Callable[["CollectionStore"], Vectors]
 """Queries made from what a collection stores: float32 [queries, dimension], rows of length 1."""
@@ -75,10 +67,10 @@ Sample = Callable[["CollectionStore"], Vectors]
 class CollectionStore:
     """An open collection. Its methods may be called from several threads at once."""
 
-    def __init__(self, path: Path, options: Options, snapshots: SnapshotPolicy | None = None):
+    def __init__(self, path: Path, views: Views, snapshots: SnapshotPolicy | None = None):
         self._database = Database(path)
         self.attachments = Attachments(self._database)
-        self._options = options
+        self._views = views
         self._snapshots = snapshots or SnapshotPolicy()
         self._words = Words(self._database)
         self._upkeep = threading.Lock()  # held by whoever maintains, or closes
@@ -195,7 +187,7 @@ class CollectionStore:
     def nearest(self, query: Vectors, k: int, scope: Scope) -> list[Candidate]:
         """The k passages whose vectors are nearest to the query's (float32 [dimension]), by cosine, best first."""
         view = self._view
-        if view is None or view.options.dimension != len(query):  # of a generation that was just left
+        if view is None or view.dimension != len(query):  # of a generation that was just left
             return []
         allowed = self._catalog.allowed(scope.principals, scope.filter)
         scores, ids = view.search(query.reshape(1, -1), k, allowed)
@@ -311,7 +303,7 @@ class CollectionStore:
 
     def bytes(self) -> int:
         """On the disk."""
-        return self._database.bytes() + snapshot_bytes(self._database, self.generation.number)
+        return self._database.bytes() + self._views.bytes(self._database, self.generation.number)
 
     # Upkeep
 
@@ -396,26 +388,29 @@ class CollectionStore:
             self._recorded = self._measured_queries = 0
             with suppress(LocalLLMError):  # adopted it is; upkeep tries again to write the snapshot
                 self.save_view()
-            drop_snapshots(self._database, but=self.generation.number)
+            with suppress(LocalLLMError):  # out of reach: it is dropped with the next, or with the collection
+                self._views.drop(self._database, but=self.generation.number)
 
     def _opened(self, generation: Generation) -> "_Active":
         return _Active(generation, self._view_of(generation.number, generation.dimension))
 
-    def _caught_up(self, view: VectorView | None, following: NextGeneration) -> VectorView | None:
+    def _caught_up(self, view: View | None, following: NextGeneration) -> View | None:
         dimension = following.dimension
         if view is None or dimension is None:
             return self._view_of(following.number, dimension)
-        catch_up(view, self._database, following.number, dimension)
-        return view
+        live = catch_up(view, self._database, following.number, dimension)
+        # A document that was replaced while the others were encoded can have come behind what the view begins with.
+        whole = np.array_equal(view.ids(), live.ids)
+        return view if whole else self._view_of(following.number, dimension)
 
-    def _view_of(self, generation: int, dimension: int | None) -> VectorView | None:
+    def _view_of(self, generation: int, dimension: int | None) -> View | None:
         """None while there is no vector."""
-        return None if dimension is None else open_view(self._database, generation, self._options(dimension))
+        return None if dimension is None else self._views.open(self._database, generation, dimension)
 
     # Below the surface
 
     @property
-    def _view(self) -> VectorView | None:
+    def _view(self) -> View | None:
         return self._active.view
 
     def _numbers(self, scope: Scope, names: Sequence[str] | None) -> list[int] | None:

@@ -145,6 +145,19 @@ def _not_of_length_one(vectors: Vectors, squared: Vectors, row: int, what: str) 
     )
 
 
+def checked_queries(queries: NDArray, k: int, allowed: Mask | None, dimension: int) -> Vectors:
+    """What every search looks at first. Returns: the queries, contiguous float32 [queries, dimension].
+
+    Raises: InvalidInputError for vectors, a k or a filter that cannot be right.
+    """
+    if k < 1:
+        raise InvalidInputError(f"k = {k}; expected 1 or more", param="k")
+    # Numbers would be taken for positions, and show what they should hide.
+    if allowed is not None and (allowed.dtype != np.bool_ or allowed.ndim != 1):
+        raise InvalidInputError(f"a filter of {allowed.dtype} {list(allowed.shape)}; expected bool [documents]")
+    return checked_vectors(queries, dimension, "queries")
+
+
 def checked_ids(ids: NDArray, after: int, count: int) -> Ids:
     """As int64 [count].
 

@@ -24,12 +24,13 @@ from index.vectors.rows import (
     Vectors,
     checked_groups,
     checked_ids,
+    checked_queries,
     checked_vectors,
 )
 from index.vectors.snapshot import read_snapshot, written_snapshot
 from index.vectors.threads import use_threads
 from index.vectors.upkeep import MEASURED_QUERIES, Job, copy_rows, next_job, questions_among, tuned
-from local_llm.errors import IntegrityError, InvalidInputError
+from local_llm.errors import IntegrityError
 
 Device = Literal["auto", "cpu", "cuda"]
 Structure = Literal["auto", "exact", "ivf", "flat16"]
@@ -137,25 +138,17 @@ class VectorView:
         Returns: scores float32 and ids int64 [queries, found], found <= k; where one query found less than
         another, -inf and -1 fill its line.
         """
-        queries = self._checked_queries(queries, k, allowed)
+        queries = checked_queries(queries, k, allowed, self.options.dimension)
         use_threads(len(queries))
         generation = self._generation
         return _with_ids(generation, generation.search(queries, k, allowed))
 
     def search_exact(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Vectors, Ids]:
         """As `search`, by scoring every row: what it is measured against."""
-        queries = self._checked_queries(queries, k, allowed)
+        queries = checked_queries(queries, k, allowed, self.options.dimension)
         use_threads(len(queries))
         generation = self._generation
         return _with_ids(generation, generation.search_exact(queries, k, allowed))
-
-    def _checked_queries(self, queries: Vectors, k: int, allowed: Mask | None) -> Vectors:
-        if k < 1:
-            raise InvalidInputError(f"k = {k}; expected 1 or more", param="k")
-        # Numbers would be taken for positions, and show what they should hide.
-        if allowed is not None and (allowed.dtype != np.bool_ or allowed.ndim != 1):
-            raise InvalidInputError(f"a filter of {allowed.dtype} {list(allowed.shape)}; expected bool [documents]")
-        return checked_vectors(queries, self.options.dimension, "queries")
 
     # Upkeep
 
@@ -186,7 +179,7 @@ class VectorView:
         queries: float32 [queries, dimension], of which the first 500 are used; they are kept, in snapshots too,
         and asked again when the structure is built anew.
         """
-        queries = self._checked_queries(queries, 1, None)[:MEASURED_QUERIES]
+        queries = checked_queries(queries, 1, None, self.options.dimension)[:MEASURED_QUERIES]
         with self._maintaining:
             use_threads(None)
             self._questions = Questions(queries, source) if len(queries) else None
@@ -257,6 +250,10 @@ class VectorView:
         return view
 
     # What is there
+
+    @property
+    def dimension(self) -> int:
+        return self.options.dimension
 
     @property
     def questions_source(self) -> QuerySource | None:

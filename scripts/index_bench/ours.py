@@ -48,10 +48,12 @@ class Ours:
         self._store.save_view()
 
     def open(self) -> None:
+        from index.collection.live_view import InMemory
         from index.collection.store import CollectionStore
         from index.vectors.view import ViewOptions
 
-        self._store = CollectionStore(self._path, lambda dimension: ViewOptions(dimension, device="cpu"))
+        views = InMemory(lambda dimension: ViewOptions(dimension, device="cpu"))
+        self._store = CollectionStore(self._path, views)
 
     def strategies(self, column: str | None) -> dict[str, Efforts]:
         return {"tuned by itself": (0,)}

@@ -4,7 +4,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from handmade_stores import in_memory
+from milvus_server import MilvusLite, make_pymilvus_importable
 
+from index.collection.views import Views
+from index.milvus.client import MilvusOptions
+from index.milvus.views import OnMilvus
 from index.service import IndexService
 from local_llm import offline
 from local_llm.embedded import ENCODER, locate
@@ -59,6 +64,30 @@ def member(admin: Caller) -> Caller:
 @pytest.fixture
 def collection(service: IndexService, admin: Caller) -> str:
     return service.create(admin, new_id("test-")).name
+
+
+@pytest.fixture(scope="session")
+def milvus_lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusLite]:
+    """Running."""
+    make_pymilvus_importable()
+    server = MilvusLite(tmp_path_factory.mktemp("milvus"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def on_milvus(milvus_lite: MilvusLite) -> Iterator[OnMilvus]:
+    """Views of this test alone."""
+    views = OnMilvus(MilvusOptions(milvus_lite.uri, prefix=new_id("t_"), timeout_seconds=60, exact=True))
+    yield views
+    views.close()
+
+
+@pytest.fixture(params=["faiss", "milvus"])
+def views(request: pytest.FixtureRequest) -> Views:
+    """Each place where vectors can be held."""
+    return in_memory() if request.param == "faiss" else request.getfixturevalue("on_milvus")
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from index.collection.database import create_database
 from index.collection.documents import Access, NewDocument
+from index.collection.live_view import InMemory
 from index.collection.store import CollectionStore
+from index.collection.views import Views
 from index.documents.parse import PLAIN, ParsedDocument
 from index.documents.split import Passage
 from index.vectors.view import Structure, ViewOptions
@@ -33,7 +35,15 @@ def new_database(folder: Path, dimension: int | None = None) -> Path:
 
 
 def opened(path: Path, structure: Structure = "exact") -> CollectionStore:
-    return CollectionStore(path, lambda dimension: ViewOptions(dimension, device="cpu", structure=structure))
+    return opened_on(path, in_memory(structure))
+
+
+def opened_on(path: Path, views: Views) -> CollectionStore:
+    return CollectionStore(path, views)
+
+
+def in_memory(structure: Structure = "exact") -> InMemory:
+    return InMemory(lambda dimension: ViewOptions(dimension, device="cpu", structure=structure))
 
 
 def document(

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade_stores import DIMENSION, document, new_database, opened, unit_vectors
+from handmade_stores import DIMENSION, document, new_database, opened, opened_on, unit_vectors
 
 from index.collection.documents import Access
 from index.collection.filters import parse_filter
 from index.collection.scope import EVERYTHING, Scope
 from index.collection.store import CollectionStore
+from index.collection.views import Views
 from local_llm.errors import ConflictError, IntegrityError, InvalidInputError, LocalLLMError, NotFoundError
 
 VECTORS = unit_vectors(50)
@@ -24,8 +25,8 @@ def database(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(database: Path) -> Iterator[CollectionStore]:
-    store = opened(database)
+def store(database: Path, views: Views) -> Iterator[CollectionStore]:
+    store = opened_on(database, views)
     yield store
     store.close(snapshot=False)
 

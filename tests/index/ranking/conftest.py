@@ -8,6 +8,7 @@ import pytest
 
 from index.collection.database import create_database
 from index.collection.documents import Access, NewDocument
+from index.collection.live_view import InMemory
 from index.collection.store import CollectionStore
 from index.documents.parse import PLAIN, ParsedDocument
 from index.documents.split import Passage
@@ -54,7 +55,8 @@ def reopen(tmp_path: Path) -> Open:
     """Opens the collection; the same one each time."""
     path = tmp_path / "vs_1" / "collection.db"
     create_database(path, "none", "none", DIMENSION)
-    return lambda: CollectionStore(path, lambda dimension: ViewOptions(dimension=dimension, device="cpu"))
+    views = InMemory(lambda dimension: ViewOptions(dimension=dimension, device="cpu"))
+    return lambda: CollectionStore(path, views)
 
 
 @pytest.fixture

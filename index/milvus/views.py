@@ -1,0 +1,50 @@
+"""The views of collections on Milvus: their names there, opened and dropped."""
+
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from index.collection.database import Database
+from index.collection.live_view import snapshot_bytes
+from index.milvus.client import Milvus, MilvusCollection, MilvusOptions
+from index.milvus.truth import Truth
+from index.milvus.view import MilvusView
+
+
+class OnMilvus:
+    """See `index.collection.views.Views`. Opening asks Milvus nothing: what it holds is compared with the database
+    by the first search or maintenance, so that a collection can be written to while Milvus is away."""
+
+    def __init__(self, options: MilvusOptions):
+        self._milvus = Milvus(options)
+        self._open: WeakValueDictionary[str, MilvusView] = WeakValueDictionary()
+
+    def close(self) -> None:
+        self._milvus.close()
+
+    def open(self, database: Database, generation: int, dimension: int) -> MilvusView:
+        name = f"{self._beginning(database.path)}{generation}"
+        view = MilvusView(MilvusCollection(self._milvus, name, dimension), Truth(database, generation, dimension))
+        self._open[name] = view
+        return view
+
+    def bytes(self, database: Database, generation: int) -> int:
+        return snapshot_bytes(database, generation)  # left from when it was held in memory
+
+    def drop(self, database: Database, *, but: int) -> None:
+        self._drop(database.path, but=but)
+
+    def forget(self, path: Path) -> None:
+        """Drops all views of the collection with this database. Raises: UnavailableError."""
+        self._drop(path, but=None)
+
+    def _drop(self, path: Path, *, but: int | None) -> None:
+        beginning = self._beginning(path)
+        for name in self._milvus.names(beginning):
+            if name != f"{beginning}{but}":
+                if name in self._open:
+                    self._open[name].dropped()
+                self._milvus.drop(name)
+
+    def _beginning(self, path: Path) -> str:
+        """A collection's folder is named by its id, which is never another's."""
+        return f"{self._milvus.options.prefix}_{path.parent.name}_"
