@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from index.milvus.truth import Block, Stamped
-from index.vectors.rows import Ids, Vectors
+from index.vectors.rows import Groups, Ids, Vectors
 from local_llm.errors import SettingsError, UnavailableError
 
 # Source: pymilvus.exceptions.ErrorCode and Milvus's merr package: the collection is not there, or not loaded.
@@ -23,6 +22,15 @@ MOST_RESULTS = 16_384
 # Milvus takes messages of 64 MiB; smaller ones leave it time for others between them.
 BATCH_BYTES = 8 << 20
 DELETED_AT_ONCE = 8192
+# pymilvus asks every 10 s whether an idle connection lives, which a server may take for an attack: Milvus Lite ends
+# the connection then ("Too many pings"). Ours is asked while a question waits, which has its timeout.
+# And after an outage gRPC would wait for up to two minutes before it connects again.
+CONNECTION = {
+    "grpc.keepalive_permit_without_calls": False,
+    "grpc.keepalive_time_ms": 60_000,
+    "grpc.max_reconnect_backoff_ms": 1000,
+    "grpc.use_local_subchannel_pool": 1,
+}
 FIELDS = ("passage", "document", "stamp", "vector")
 
 
@@ -41,11 +49,11 @@ class MilvusOptions:
 
 @dataclass(frozen=True)
 class Line:
-    """What one query found, best first. scores: float32 [found]; ids, documents: int64 [found]."""
+    """What one query found, best first. scores: float32 [found]; ids: int64 [found]; documents: int32 [found]."""
 
     scores: Vectors
     ids: Ids
-    documents: NDArray[np.int64]
+    documents: Groups
 
 
 class LostCollectionError(UnavailableError):
@@ -109,7 +117,9 @@ class Milvus:
 
                 for name in ("pymilvus", "pymilvus.milvus_client"):  # it prints what it raises as well
                     logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-                self._client = MilvusClient(self.options.uri, token=self._token, **self.patience)
+                self._client = MilvusClient(
+                    self.options.uri, token=self._token, grpc_options=CONNECTION, **self.patience
+                )
             return self._client
 
     def _unavailable(self, reason: str) -> UnavailableError:
@@ -209,9 +219,8 @@ class MilvusCollection:
 
     def _fits(self, client: Any) -> bool:
         fields = client.describe_collection(self.name, **self._milvus.patience)["fields"]
-        vector = next((field for field in fields if field["name"] == "vector"), {"params": {}})
-        same = {field["name"] for field in fields} == set(FIELDS)
-        return same and int(vector["params"].get("dim", 0)) == self._dimension
+        dimension = next((int(field["params"]["dim"]) for field in fields if field["name"] == "vector"), 0)
+        return dimension == self._dimension and {field["name"] for field in fields} == set(FIELDS)
 
 
 def _token(path: Path | None) -> str:
@@ -228,5 +237,5 @@ def _line(hits: Sequence[Any]) -> Line:
     return Line(
         np.array([hit["distance"] for hit in hits], np.float32),
         np.array([hit["passage"] for hit in hits], np.int64),
-        np.array([hit["entity"]["document"] for hit in hits], np.int64),
+        np.array([hit["entity"]["document"] for hit in hits], np.int32),
     )

@@ -19,9 +19,6 @@ from index.vectors.rows import Ids, Mask, Vectors, checked_groups, checked_ids, 
 from index.vectors.view import Built, QuerySource, ViewStats
 from local_llm.errors import LocalLLMError, UnavailableError
 
-# A collection that somebody drops is filled anew, and the search made again, so many times.
-ATTEMPTS = 2
-
 
 class MilvusView:
     """See `index.vectors.interface.View`. In step with the database after the first search or maintenance."""
@@ -91,15 +88,18 @@ class MilvusView:
     def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Vectors, Ids]:
         """Raises: UnavailableError while Milvus does not answer, or is being filled."""
         queries = checked_queries(queries, k, allowed, self.dimension)
-        for attempt in range(1, ATTEMPTS + 1):
+        for last in (False, True):
             if self._dropped:  # another generation has taken its place: whoever asks, asks that one next
                 break
+            self._settle(self._options.timeout_seconds)
             try:
-                self._settle(self._options.timeout_seconds)
                 return self._search(queries, k, allowed)
-            except LostCollectionError:
+            except LostCollectionError:  # somebody dropped it there: filled anew
                 self._miss()
-                if attempt == ATTEMPTS and not self._dropped:
+                if last and not self._dropped:
+                    raise
+            except UnavailableError:  # also where Milvus was started again since it was asked last
+                if last:
                     raise
         return nothing(len(queries))
 
