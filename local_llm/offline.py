@@ -29,6 +29,8 @@ SWITCHES: Mapping[str, str] = {
     # LlamaIndex asks a server for tokenizer files and NLTK data unless it finds them in its own wheel.
     "ANONYMIZED_TELEMETRY": "False",
     "GRADIO_ANALYTICS_ENABLED": "False",
+    # pymilvus reads a `.env` of the folder it is started in, or of those above, into the environment.
+    "PYTHON_DOTENV_DISABLED": "1",
     # PyTorch distributed: rendezvous and collectives on loopback only.
     "GLOO_SOCKET_IFNAME": "lo",
     "MASTER_ADDR": "127.0.0.1",
