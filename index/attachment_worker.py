@@ -56,7 +56,7 @@ class AttachmentWorker:
 
     def start(self) -> None:
         """Goes on with what was left undone when the last process ended, however it did."""
-        self._waiting |= {row.id for row in self._registry.all()}
+        self._waiting |= {row.id for row in self._registry.here()}
         self._thread = threading.Thread(target=self._run, name="attachments", daemon=True)
         self._thread.start()
 
@@ -91,7 +91,7 @@ class AttachmentWorker:
     def step(self) -> bool:
         """A group of each collection in which files wait. Returns: whether more may be left."""
         noticed = set(self._waiting)  # before looking: a collection is there before files wait in it
-        rows = self._registry.all()
+        rows = self._registry.here()
         self._waiting -= noticed - {row.id for row in rows}
         for row in rows:
             if row.id in self._waiting and not self._ended.is_set():
@@ -154,7 +154,7 @@ class AttachmentWorker:
     def sweep(self) -> None:
         """Removes the documents of collections that have expired, and of uploads that are deleted."""
         self._swept = time.monotonic()
-        for row in self._registry.all():
+        for row in self._registry.here():
             try:
                 if is_expired(row):
                     self._empty(row)

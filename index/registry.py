@@ -13,7 +13,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from index.collection.database import create_database
 from index.interface import ID_PREFIX, CollectionInfo, Ranking
-from local_llm.errors import ConflictError, ForbiddenError, InvalidInputError, LocalLLMError, NotFoundError
+from local_llm.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidInputError,
+    LocalLLMError,
+    NotFoundError,
+    UnavailableError,
+)
 from local_llm.fileio import bytes_below
 from local_llm.files import QuotaExceededError
 from local_llm.identifiers import is_name, new_id, now
@@ -59,6 +66,7 @@ class CollectionRegistry:
         """
         if caller.collections is not None:
             raise ForbiddenError("this key reaches certain collections only, and may not make others")
+        self._refuse_second_host()
         identifier = new_id(ID_PREFIX)
         if name is not None and (not is_name(name) or name.startswith(ID_PREFIX)):
             raise InvalidInputError(
@@ -107,6 +115,22 @@ class CollectionRegistry:
         """Those of every project."""
         with self._state.reading() as session:
             return list(session.scalars(select(Collection)))
+
+    def here(self) -> list[Collection]:
+        """Those whose folders lie on this host. Where no others share the state all do, or are lost."""
+        rows = self.all()
+        return [row for row in rows if self.database(row.id).exists()] if self._state.host else rows
+
+    def _refuse_second_host(self) -> None:
+        """Who may read an upload hangs on all collections that it is in: one host has to have them all.
+
+        Raises: ConflictError.
+        """
+        if self._state.host and len(self.here()) < len(self.all()):
+            raise ConflictError(
+                "another of the hosts that share the state has collections: this one can have none",
+                hint="make it there; see docs/postgresql.md",
+            )
 
     def has_expired(self, identifier: str) -> bool:
         """By what its row says now."""
@@ -221,7 +245,7 @@ class CollectionRegistry:
             self._touched[row.id] = time.monotonic()
             try:
                 self.update(row.id, {"last_active_at": now()})
-            except SQLAlchemyError as error:  # a full disk: who only reads is answered all the same
+            except (SQLAlchemyError, UnavailableError) as error:  # who only reads is answered all the same
                 print(f"that {row.name} is in use could not be noted: {error}", file=sys.stderr)  # noqa: T201
 
 

@@ -18,7 +18,6 @@ from local_llm.errors import ConflictError, IntegrityError, InvalidInputError, M
 from local_llm.fileio import read_json, remove_staging, sha256_of, staged_directory, write_file, write_json
 from local_llm.fitting import refuse_misfit
 from local_llm.identifiers import is_suffix, new_id, now
-from local_llm.locks import exclusive_lock
 from local_llm.model_card import CARD, model_card
 from local_llm.models import MANIFEST, Model, record_files
 from local_llm.permissions import Caller
@@ -202,7 +201,7 @@ class AdapterRegistry:
 
     def _lock(self) -> AbstractContextManager[None]:
         """Held from an adapter's first byte to its row: what no row names while nobody holds it is abandoned."""
-        return exclusive_lock(self._settings.place.run / "adapters.lock", "the adapter registry", wait=True)
+        return self._state.exclusive(self._settings.place.run / "adapters.lock", "the adapter registry")
 
     def _refuse_taken(self, name: str) -> None:
         with self._state.reading() as session:

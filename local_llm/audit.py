@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, select
+from sqlalchemy import ColumnElement, select
 
 from local_llm.errors import NotFoundError
 from local_llm.identifiers import new_ordered_id, now
@@ -114,7 +114,7 @@ class Audit:
     def flush(self) -> None:
         """Writes what waits, in one transaction, but for entries of projects that are gone.
 
-        Raises: SQLAlchemyError; everything waits on then.
+        Raises: SQLAlchemyError, StateUnavailableError; everything waits on then.
         """
         with self._writing:
             self._flush()
@@ -132,7 +132,9 @@ class Audit:
         with self._state.session() as session:
             kept = still_wanted(session, "the audit log", rows, itemgetter("project_id"))
             if kept:
-                session.execute(insert(AuditEntry), kept)
+                # An answer to a commit that was lost on its way: they are there, and are written again.
+                insert = self._state.upsert(AuditEntry).on_conflict_do_nothing(index_elements=["id"])
+                session.execute(insert, kept)
         with self._lock:
             written = {row["id"] for row in rows}
             while self._waiting and self._waiting[0].get("id") in written:

@@ -2,21 +2,34 @@
 
 import hashlib
 import os
+import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from local_llm.state_settings import StateSettings
 
 # sockaddr_un holds 108 bytes with the closing zero (unix(7)).
 SOCKET_PATH_BYTES = 107
 
 
+IN_SQLITE = StateSettings()  # type: ignore[call-arg]
+
+
 @dataclass(frozen=True)
 class Home:
     root: Path
+    state: StateSettings = IN_SQLITE
 
     @property
     def state_database(self) -> Path:
+        """Where the state is in SQLite: without state.url."""
         return self.root / "state.db"
+
+    @property
+    def host(self) -> str:
+        """Tells this home from those of other hosts, and of this one."""
+        return hashlib.sha256(f"{socket.gethostname()}:{self.root}".encode()).hexdigest()[:12]
 
     @property
     def settings_file(self) -> Path:

@@ -19,7 +19,7 @@ class KeptReads(Generic[Key, Value]):
         """`most`: entries. Above it all are forgotten: who asks for so many different ones gains nothing."""
         self._state = state
         self._most = most
-        self._kept: dict[Key, tuple[int, Value]] = {}
+        self._kept: dict[Key, tuple[object, Value]] = {}
 
     def __len__(self) -> int:
         return len(self._kept)

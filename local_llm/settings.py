@@ -20,10 +20,14 @@ from local_llm.errors import SettingsError
 from local_llm.home import Home
 from local_llm.prompts import LONGEST_REFUSAL, REFUSAL
 from local_llm.section import Section
+from local_llm.state_settings import StateSettings
 
 PREFIX = "LOCAL_LLM_"
 # Variables of the same prefix that are read elsewhere: by the installer, and here, before any setting.
 NOT_SETTINGS = {"LOCAL_LLM_HOME", "LOCAL_LLM_SETTINGS", "LOCAL_LLM_EXTRA", "LOCAL_LLM_VENV"}
+
+# What may hold a password by mistake: not shown in an error.
+NEVER_SHOWN = {"state", "state.url"}
 
 HOSTED_SMALL_MODELS = (
     "gpt-4o-mini",
@@ -365,6 +369,7 @@ class Settings(Section):
         default_factory=dict,
         description="Hosted names of embedding models that stand for an encoder here, whose vectors are others.",
     )
+    state: StateSettings = StateSettings()  # type: ignore[call-arg]
     server: ServerSettings = ServerSettings()  # type: ignore[call-arg]
     engine: EngineSettings = EngineSettings()  # type: ignore[call-arg]
     index: IndexSettings = IndexSettings()  # type: ignore[call-arg]
@@ -386,7 +391,7 @@ class Settings(Section):
 
     @property
     def place(self) -> Home:
-        return Home(self.home)
+        return Home(self.home, self.state)
 
 
 def load_settings(
@@ -461,4 +466,5 @@ def _explain(detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         return f"{name}: there is no such setting"
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{name} = {detail['input']!r}: {message[:1].lower()}{message[1:]}"
+    shown = name if name in NEVER_SHOWN else f"{name} = {detail['input']!r}"
+    return f"{shown}: {message[:1].lower()}{message[1:]}"

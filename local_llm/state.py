@@ -1,26 +1,40 @@
 """The state database: projects, keys, files, jobs, adapters, collections, profiles, ledger, audit, usage.
 
-Small and durable: SQLite in WAL mode with synchronous=FULL, so that a committed row survives a power cut.
-Documents and passages are not here: each collection has a database of its own (index/).
+Small and durable: SQLite in WAL mode with synchronous=FULL, so that a committed row survives a power cut; or, for
+several hosts, PostgreSQL (state.url). Documents and passages are not here: each collection has a database of its
+own (index/).
 """
 
 import json
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, UniqueConstraint, create_engine, event, select
+from alembic.util import CommandError
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Engine,
+    ForeignKey,
+    Index,
+    Integer,
+    UniqueConstraint,
+    create_engine,
+    event,
+    select,
+)
 from sqlalchemy.dialects.postgresql import Insert as PostgreSQLInsert
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import Insert as SQLiteInsert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
-from local_llm.commit_watch import CommitWatch
+from local_llm import postgresql
+from local_llm.commit_watch import CommitWatch, DataVersionWatch, SnapshotWatch
+from local_llm.errors import ConflictError
 from local_llm.home import Home
 from local_llm.identifiers import new_ordered_id, now
 from local_llm.locks import exclusive_lock
@@ -358,27 +372,31 @@ Index("responses_by_size", ResponseRow.project_id, ResponseRow.size)
 
 
 class State:
-    """An open state database. Sessions are short: read or write, commit, close."""
+    """An open state database. Sessions are short: read or write, commit, close.
 
-    def __init__(self, url: str):
-        self._engine = create_engine(url, json_serializer=_dump_json)
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine, "connect", _make_durable)
-            event.listen(self._engine, "begin", _begin)
-        self._sessions = sessionmaker(self._engine, expire_on_commit=False)
-        self._readers = sessionmaker(self._engine.execution_options(reading=True), expire_on_commit=False)
-        self._watch = CommitWatch(self._engine.url.database) if self._engine.dialect.name == "sqlite" else None
+    In PostgreSQL everything that opens a session raises StateUnavailableError while the server is away.
+    """
+
+    def __init__(self, engine: Engine, host: str = ""):
+        """`host` is another one on each host that shares the state; empty where none does."""
+        self.host = host
+        self._engine = engine
+        self._sqlite = engine.dialect.name == "sqlite"
+        reading: dict[str, Any] = {"reading": True} if self._sqlite else postgresql.READING
+        self._sessions = sessionmaker(engine, expire_on_commit=False)
+        self._readers = sessionmaker(engine.execution_options(**reading), expire_on_commit=False)
+        self._watch: CommitWatch = DataVersionWatch(engine.url.database) if self._sqlite else SnapshotWatch(engine)
 
     @contextmanager
     def session(self) -> Iterator[Session]:
         """One transaction: committed when the block ends, rolled back when it raises."""
-        with self._sessions.begin() as session:
+        with self._told(), self._sessions.begin() as session:
             yield session
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """One transaction that only reads: it waits for no writer and holds none up."""
-        with self._readers() as session:
+        with self._told(), self._readers() as session:
             yield session
 
     def local_project_id(self) -> str:
@@ -386,50 +404,89 @@ class State:
         with self.reading() as session:
             return session.scalars(select(Project.id).where(Project.name == LOCAL_PROJECT)).one()
 
-    def version(self) -> int:
-        """A number that is another one after any commit, of this process or another: what was read before may be
-        kept for as long as it stays the same. Costs microseconds; any thread may ask.
-
-        Only SQLite can tell cheaply. On other databases no two answers are equal, so nothing is kept.
+    def version(self) -> object:
+        """What is another one after any commit, of this process or another: what was read before may be kept for
+        as long as it stays equal. Costs microseconds in SQLite and a round trip in PostgreSQL; any thread may ask.
         """
-        return time.monotonic_ns() if self._watch is None else self._watch.version()
+        return self._watch.version()
 
     def upsert(self, table: type[Row]) -> SQLiteInsert | PostgreSQLInsert:
         """An INSERT that knows ON CONFLICT DO UPDATE, as both databases have it."""
-        insert = sqlite_insert if self._engine.dialect.name == "sqlite" else postgresql_insert
+        insert = sqlite_insert if self._sqlite else postgresql_insert
         return insert(table)
 
+    def exclusive(self, path: Path, purpose: str) -> AbstractContextManager[None]:
+        """Held by one process during the block, while others wait: of this host by a lock at `path`, of all hosts
+        that share the state by the database."""
+        return exclusive_lock(path, purpose, wait=True) if self._sqlite else self._across_hosts(path.name)
+
+    @contextmanager
+    def _across_hosts(self, name: str) -> Iterator[None]:
+        with self._told(), postgresql.named_lock(self._engine, name):
+            yield
+
+    def _told(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._sqlite else postgresql.in_our_words()
+
     def close(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
+        self._watch.close()
         self._engine.dispose()
 
 
 def open_state(home: Home) -> State:
-    """Opens the state database under `home`, made or migrated first if need be."""
-    home.ensure()
-    url = f"sqlite:///{home.state_database}"
-    state = State(url)
-    # Two processes starting at once must not both migrate; the second waits its turn.
-    with exclusive_lock(home.run / "migrate.lock", "the migration of the state database", wait=True):
-        _migrate(state, url)
+    """Opens the state database of `home`, made or migrated first if need be: state.db, or what state.url names.
+
+    Raises: SettingsError, StateUnavailableError, ConflictError if a newer version migrated it.
+    """
+    state = open_empty_state(home)
+    try:
         _ensure_local_project(state)
+    except BaseException:
+        state.close()
+        raise
     return state
 
 
-def _migrate(state: State, url: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    with state._engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-
-
 def _ensure_local_project(state: State) -> None:
+    with state.reading() as session:  # no writer is held up for what is nearly always there
+        if session.scalars(select(Project.id).limit(1)).first() is not None:
+            return
     with state.session() as session:
         if session.scalars(select(Project.id).limit(1)).first() is None:
             session.add(Project(id=new_ordered_id("proj_"), name=LOCAL_PROJECT, created_at=now(), archived_at=None))
+
+
+def open_empty_state(home: Home) -> State:
+    """The same, without the project that every box has."""
+    home.ensure()
+    if home.state.url is None:
+        engine = create_engine(f"sqlite:///{home.state_database}", json_serializer=_dump_json)
+        event.listen(engine, "connect", _make_durable)
+        event.listen(engine, "begin", _begin)
+        # Two processes starting at once must not both migrate; the second waits its turn.
+        with exclusive_lock(home.run / "migrate.lock", "the migration of the state database", wait=True):
+            _migrate(engine)
+    else:
+        engine = postgresql.make_engine(home.state, json_serializer=_dump_json)
+        with postgresql.opening(engine):
+            _migrate(engine)  # in a transaction that has the writers' lock: on other hosts they wait
+    return State(engine, "" if home.state.url is None else home.host)
+
+
+def _migrate(engine: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.execution_options(patient=True).begin() as connection:
+        if engine.dialect.name != "sqlite":
+            postgresql.require_sound(connection)
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise ConflictError(
+                f"the state database was not made by this version: {error}",
+                hint="use the version that migrated it, on every host that shares it",
+            ) from None
 
 
 def _dump_json(value: Any) -> str:

@@ -106,7 +106,8 @@ class Usage:
         return self._first_today(key_id, day)
 
     def flush(self) -> None:
-        """Writes what waits, in one transaction. Raises: SQLAlchemyError; everything waits on then."""
+        """Writes what waits, in one transaction. Raises: SQLAlchemyError, StateUnavailableError: then
+        everything waits on."""
         with self._lock:
             self._writing, self._waiting = self._waiting, {}
         if self._writing:

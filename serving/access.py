@@ -25,7 +25,7 @@ MOST_KEPT = 50_000
 class _Kept:
     """Holds while the database is at `version`: entries carry it, as threads may be slow to put theirs down."""
 
-    version: int
+    version: object
     admission: Admission
 
 
@@ -93,7 +93,7 @@ class Access:
             self._kept.clear()
         self._kept[digest] = kept
 
-    def _local_caller(self, version: int) -> Caller | None:
+    def _local_caller(self, version: object) -> Caller | None:
         """Who asks without a key, or None once one was created."""
         if self._has_keys:
             return None

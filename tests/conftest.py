@@ -12,6 +12,7 @@ from local_llm import offline
 from local_llm.permissions import Caller, local_admin
 from local_llm.settings import Settings, load_settings
 from local_llm.state import State, open_state
+from tests.postgresql import Cluster, programs
 
 NO_NETWORK = Path(__file__).parent / "no_network"
 REPOSITORY = Path(__file__).parent.parent
@@ -63,9 +64,32 @@ def clean_environment() -> None:
     offline.apply()
 
 
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Cluster]:
+    """Running when a test begins: whoever stops it starts it again."""
+    found = programs()
+    if found is None:
+        pytest.skip("PostgreSQL is not installed: scripts/install_postgresql")
+    pytest.importorskip("psycopg")
+    cluster = Cluster(found)
+    cluster.start()
+    yield cluster
+    cluster.remove()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Modules with BOTH_DATABASES hold on either of them."""
+    if getattr(metafunc.module, "BOTH_DATABASES", False) and "settings" in metafunc.fixturenames:
+        metafunc.parametrize("settings", ["sqlite", "postgresql"], indirect=True)
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return load_settings(environment={"LOCAL_LLM_HOME": str(tmp_path / "home")})
+def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+    environment = {"LOCAL_LLM_HOME": str(tmp_path / "home")}
+    if getattr(request, "param", "sqlite") == "postgresql":
+        cluster: Cluster = request.getfixturevalue("postgresql")
+        environment |= cluster.environment(cluster.create_state())
+    return load_settings(environment=environment)
 
 
 @pytest.fixture

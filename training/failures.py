@@ -5,6 +5,7 @@ import errno
 from sqlalchemy.exc import OperationalError
 
 from local_llm.errors import InsufficientMemoryError, LocalLLMError
+from local_llm.postgresql import StateUnavailableError
 
 # The words of torch's allocators; only CUDA's has a class of its own.
 MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
@@ -52,7 +53,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_busy(error: BaseException) -> bool:
-    """Whether another process held the state database for longer than a write waits."""
+    """Whether another process held the state database for longer than a write waits, or it is away."""
+    if isinstance(error, StateUnavailableError):
+        return True
     return isinstance(error, OperationalError) and "locked" in str(error).lower()
 
 

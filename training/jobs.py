@@ -8,18 +8,19 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from local_llm.errors import InvalidInputError, NotFoundError
 from local_llm.files import FINE_TUNE
 from local_llm.identifiers import new_ordered_id, now
+from local_llm.json_pairs import has_pair, is_empty
 from local_llm.permissions import Caller
 from local_llm.state import File, Job, JobCheckpoint, JobEvent, State
 from training.hyperparameters import SEED
 from training.job_request import JobRequest
 from training.job_rows import UNFINISHED, add_event, close, forgive_attempt, get_row, leave, refuse_unless
-from training.leases import LEASE_SECONDS, Lease, Owner, take
+from training.leases import LEASE_SECONDS, Lease, Owner, holder, take
 
 # How long after a POST the same one, marked as a retry by its client, is the same job. The openai client's
 # retries follow within seconds, or after its timeout of ten minutes.
@@ -79,7 +80,7 @@ def create_claimed_job(state: State, caller: Caller, request: JobRequest, owner:
     Raises: InvalidInputError naming the field.
     """
     with state.session() as session:
-        return take(session, _insert(session, caller, request), owner, LEASE_SECONDS)
+        return take(session, _insert(session, caller, request), holder(state, owner), LEASE_SECONDS)
 
 
 def get_job(state: State, job_id: str, caller: Caller) -> Job:
@@ -264,13 +265,9 @@ def _earlier(session: Session, caller: Caller, receipt: Receipt) -> Job | None:
 
 def _has_metadata(pairs: Mapping[str, str]) -> list[Any]:
     """Conditions on a job's metadata: all of `pairs`; for none, no metadata at all."""
-    stored = func.json_each(Job.job_metadata).table_valued("key", "value")
     if not pairs:
-        return [~exists(select(stored.c.key))]
-    return [
-        exists(select(stored.c.key).where(stored.c.key == key, stored.c.value == value))
-        for key, value in pairs.items()
-    ]
+        return [is_empty(Job.job_metadata)]
+    return [has_pair(Job.job_metadata, key, value) for key, value in pairs.items()]
 
 
 def _refuse_request(session: Session, caller: Caller, request: JobRequest) -> None:

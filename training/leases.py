@@ -48,7 +48,7 @@ def claim_next(state: State, owner: Owner = "trainer", *, lease_seconds: float =
         query = select(Job).where(or_(Job.status == "queued", expired)).order_by(Job.created_at, Job.id)
         for job in session.scalars(query):
             if job.attempts < MAXIMUM_ATTEMPTS:
-                return take(session, job, owner, lease_seconds)
+                return take(session, job, holder(state, owner), lease_seconds)
             _fail(session, job, _died_too_often())
     return None
 
@@ -71,7 +71,7 @@ def claim(
                 hint=f"pause it first; if that process is dead, try again in {seconds} s",
                 param="id",
             )
-        return take(session, job, owner, lease_seconds)
+        return take(session, job, holder(state, owner), lease_seconds)
 
 
 def renew(state: State, lease: Lease, *, lease_seconds: float = LEASE_SECONDS) -> None:
@@ -188,12 +188,13 @@ def put_back(state: State, lease: Lease, reason: str, *, counts: bool = True) ->
 
 
 def put_back_all(state: State, owner: Owner) -> list[str]:
-    """Queues again what a dead `owner` was at: not the jobs' doing, so it does not count against them.
+    """Queues again what a dead `owner` was at here: not the jobs' doing, so it does not count against them.
+    Those of other hosts that share the state are at work, or lose their leases by themselves.
 
     Only for the one process that holds the owner's lock.
     """
     with state.session() as session:
-        query = select(Job).where(Job.status == "running", Job.lease.startswith(f"{owner}:"))
+        query = select(Job).where(Job.status == "running", Job.lease.startswith(holder(state, owner)))
         jobs = list(session.scalars(query))
         for job in jobs:
             reason = "The training process was interrupted; the job goes on from its last checkpoint"
@@ -210,8 +211,13 @@ def _held(session: Session, lease: Lease) -> Job:
     return job
 
 
-def take(session: Session, job: Job, owner: Owner, lease_seconds: float) -> Lease:
-    lease = Lease(job.id, new_id(f"{owner}:"))
+def holder(state: State, owner: Owner) -> str:
+    """What the tokens of an owner on this host begin with."""
+    return f"{owner}:{state.host}:" if state.host else f"{owner}:"
+
+
+def take(session: Session, job: Job, holder: str, lease_seconds: float) -> Lease:
+    lease = Lease(job.id, new_id(holder))
     job.status = "running"
     job.lease = lease.token
     job.lease_until = time.time() + lease_seconds

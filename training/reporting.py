@@ -4,9 +4,11 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from local_llm.postgresql import StateUnavailableError
 from local_llm.state import State
 from training import leases
 from training.failures import StoppedError
@@ -56,7 +58,8 @@ class JobListener:
         if metrics.step == total_steps or time.monotonic() - self._last_event >= SECONDS_BETWEEN_EVENTS:
             self._last_event = time.monotonic()
             message = f"Step {metrics.step}/{total_steps}: training loss={metrics.loss:.2f}"
-            self._event(message, {**_step_data(metrics), "total_steps": total_steps})
+            with suppress(StateUnavailableError):  # one step more or less is not worth the run
+                self._event(message, {**_step_data(metrics), "total_steps": total_steps})
         if self._stop.is_set():
             raise StoppedError("the run was told to stop")
 
@@ -70,7 +73,8 @@ class JobListener:
             self._publisher.publish_checkpoint(metrics, adapter)
 
     def on_checkpoint(self, _step: int) -> None:
-        leases.note_progress(self._state, self._lease)
+        with suppress(StateUnavailableError):
+            leases.note_progress(self._state, self._lease)
 
     def _event(self, message: str, data: dict[str, Any]) -> None:
         leases.report_event(self._state, self._lease, message, data=data)

@@ -18,6 +18,7 @@ from local_llm import offline
 from local_llm.adapters import AdapterRegistry
 from local_llm.device import require_sharing, training_device, training_environment
 from local_llm.locks import exclusive_lock
+from local_llm.postgresql import StateUnavailableError
 from local_llm.processes import end_leftovers, start_child, stop_child
 from local_llm.settings import Settings
 from local_llm.state import Job, State
@@ -70,13 +71,19 @@ class Trainer:
             AdapterRegistry(self._settings, self._state).remove_abandoned()
             self._clean()
             while not self._stopping:
-                lease = leases.claim_next(self._state)
+                lease = self._claim()
                 if lease is not None:
                     self._run(lease)
                     self._clean()
                 else:
                     self._clean_now_and_then()
                     time.sleep(self._settings.training.poll_seconds)
+
+    def _claim(self) -> Lease | None:
+        try:
+            return leases.claim_next(self._state)
+        except StateUnavailableError:  # told in the log; it is asked again with the next look
+            return None
 
     def _run(self, lease: Lease) -> None:
         ending = None
@@ -135,6 +142,8 @@ class Trainer:
         while child.poll() is None and not self._stopping:
             try:
                 leases.renew(self._state, lease)
+            except StateUnavailableError:  # the child goes on: a lease that ran out is good until somebody takes it
+                pass
             except LeaseLostError:
                 return self._grace_after(self._status(lease.job_id), child)
             time.sleep(min(self._settings.training.poll_seconds, LEASE_SECONDS / 4))
@@ -173,7 +182,8 @@ class Trainer:
 
     def _clean_now_and_then(self) -> None:
         if time.monotonic() - self._cleaned_at >= SECONDS_BETWEEN_CLEANINGS:
-            self._clean()
+            with suppress(StateUnavailableError):
+                self._clean()
 
     def _clean(self) -> None:
         """Removes what jobs that have ended would have gone on from, and models that nobody is to see."""

@@ -128,7 +128,10 @@ class Database:
 
     def _refuse_missing(self) -> None:
         if not self.path.exists():
-            raise NotFoundError(f"the collection {self.path.parent.name} is gone: there is no {self.path}")
+            raise NotFoundError(
+                f"the collection {self.path.parent.name} is gone: there is no {self.path}",
+                hint="where hosts share the state (state.url), collections lie on one of them: ask there",
+            )
 
     def _refuse_other_schema(self) -> None:
         version = self._writer.execute("PRAGMA user_version").fetchone()[0]

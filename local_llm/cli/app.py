@@ -18,6 +18,7 @@ from local_llm.cli import (
     profiles,
     projects,
     serving,
+    state,
     train,
 )
 from local_llm.cli.context import CommandContext
@@ -41,6 +42,7 @@ app.add_typer(chats.app, name="chats")
 app.add_typer(cost.app, name="cost")
 app.add_typer(keys.app, name="keys")
 app.add_typer(projects.app, name="projects")
+app.add_typer(state.app, name="state")
 app.command("gc")(gc.collect_garbage)
 app.command("serve")(serving.serve)
 app.command("ask")(serving.ask)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from local_llm.errors import UnavailableError
 from serving.batches import leases
 from serving.batches.asking import FIRST_PAUSE_SECONDS, Asker
 from serving.batches.leases import Lease, LeaseLostError
@@ -93,11 +94,12 @@ class BatchWorker:
             pause = PAUSE_SECONDS
             log.error("batch %s is interrupted for %.0f s", lease.batch_id, pause, exc_info=error)
         finally:
-            await asyncio.to_thread(leases.release, services.state, lease, pause_seconds=pause)
+            with suppress(UnavailableError):  # then it runs out by itself
+                await asyncio.to_thread(leases.release, services.state, lease, pause_seconds=pause)
 
     def _remove_leftovers(self) -> None:
         """Folders of batches that ended right before a kill. One that stays does no harm."""
-        with suppress(OSError, SQLAlchemyError):
+        with suppress(OSError, SQLAlchemyError, UnavailableError):
             for folder in self._services.settings.place.batches.iterdir():
                 if not leases.is_unfinished(self._services.state, folder.name):
                     shutil.rmtree(folder, ignore_errors=True)

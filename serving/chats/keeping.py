@@ -99,7 +99,8 @@ class ChatKeeper:
     def write(self) -> None:
         """Returns when all that was added before is in the database. Any thread may call it.
 
-        Raises: SQLAlchemyError, and what else the database may: what could not be written waits on.
+        Raises: SQLAlchemyError, StateUnavailableError, and what else the database may: what could not be written
+        waits on.
         """
         with self._writing:
             chats = [self._waiting.popleft() for _ in range(len(self._waiting))]

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Select, delete, exists, func, or_, select
+from sqlalchemy import Select, delete, or_, select
 from sqlalchemy.orm import Session
 
 from local_llm.errors import NotFoundError
 from local_llm.identifiers import now
+from local_llm.json_pairs import has_pair
 from local_llm.permissions import Caller
 from local_llm.state import ChatRow, State
 
@@ -98,9 +99,8 @@ def _visible(caller: Caller, wanted: Filter) -> Select[tuple[ChatRow]]:
         query = query.where(
             or_(ChatRow.model == wanted.model, ChatRow.request["model"].as_string() == wanted.model)
         )
-    stored = func.json_each(ChatRow.labels).table_valued("key", "value")
     for key, value in (wanted.metadata or {}).items():
-        query = query.where(exists(select(stored.c.key).where(stored.c.key == key, stored.c.value == value)))
+        query = query.where(has_pair(ChatRow.labels, key, value))
     return query
 
 

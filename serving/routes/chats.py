@@ -169,7 +169,7 @@ def _write(services: Services) -> bool:
     """Who asks for chats finds them, even right after their answers. Returns whether all that waited is written."""
     try:
         services.chats.write()
-    except SQLAlchemyError:  # it waits, and is told in the log
+    except (SQLAlchemyError, UnavailableError):  # it waits, and is told in the log
         return False
     return True
 

@@ -1,20 +1,27 @@
 """The audit log tells who did what; what was said only where the project wants it."""
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from local_llm.audit import LOST, Audit, AuditQuery, Seen
 from local_llm.errors import NotFoundError
 from local_llm.permissions import Caller, Keeps
+from local_llm.postgresql import StateUnavailableError
 from local_llm.projects import ProjectStore
 from local_llm.retention import Retention
 from local_llm.settings import ServerSettings
 from local_llm.state import State
+
+BOTH_DATABASES = True
 
 
 @pytest.fixture
@@ -122,3 +129,33 @@ def test_old_entries_go_when_their_time_is_over(state: State, audit: Audit, admi
     assert actions(audit) == ["new", "old"]
     Retention(state, ServerSettings()).sweep_daily()  # type: ignore[call-arg]
     assert actions(audit) == ["new"]
+
+
+class AnswerLost:
+    """A state whose first commit is made, but whose answer does not arrive."""
+
+    def __init__(self, state: State):
+        self._state = state
+        self._lost = False
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        with self._state.session() as session:
+            yield session
+        if not self._lost:
+            self._lost = True
+            raise StateUnavailableError("the answer was lost")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
+
+
+def test_a_commit_whose_answer_was_lost_is_not_written_twice(state: State, admin: Caller) -> None:
+    audit = Audit(cast(State, AnswerLost(state)))
+    audit.note(admin, "key.created", "key_1")
+    with pytest.raises(StateUnavailableError):
+        audit.flush()
+    audit.note(admin, "key.created", "key_2")
+    audit.flush()
+    entries, _ = audit.find(AuditQuery())
+    assert [entry.object_id for entry in entries] == ["key_2", "key_1"]

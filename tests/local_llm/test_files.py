@@ -8,6 +8,8 @@ from local_llm.permissions import Caller
 from local_llm.settings import Settings
 from local_llm.state import State
 
+BOTH_DATABASES = True
+
 
 @pytest.fixture
 def files(settings: Settings, state: State) -> FileStore:

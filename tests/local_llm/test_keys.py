@@ -10,6 +10,8 @@ from local_llm.profiles import Profile, ProfileStore
 from local_llm.projects import ProjectStore
 from local_llm.state import Collection, State
 
+BOTH_DATABASES = True
+
 
 @pytest.fixture
 def keys(state: State) -> KeyStore:
@@ -24,6 +26,8 @@ def test_a_key_stands_for_its_project_role_and_principals(keys: KeyStore, admin:
 
 
 def test_a_secret_is_not_kept(keys: KeyStore, admin: Caller, settings) -> None:
+    if settings.state.url:
+        pytest.skip("the bytes of a file are looked at")
     secret = keys.create(admin.project_id, "ana").secret
     stored = b"".join(path.read_bytes() for path in settings.home.glob("state.db*"))
     assert secret.encode() not in stored

@@ -6,6 +6,8 @@ from local_llm.permissions import Caller
 from local_llm.profiles import Profile, ProfileStore
 from local_llm.state import Adapter, Collection, Project, State
 
+BOTH_DATABASES = True
+
 TUNED = "ft:tiny:local:x:12345678"
 
 

@@ -26,6 +26,8 @@ from local_llm.settings import Settings
 from local_llm.state import MIGRATIONS, Key, Project, Row, State
 from local_llm.usage import Usage
 
+BOTH_DATABASES = True
+
 
 @pytest.fixture
 def projects(state: State) -> ProjectStore:

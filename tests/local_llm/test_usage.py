@@ -12,6 +12,8 @@ from local_llm.state import State, UsageRow
 from local_llm.trailing import TrailingWriter
 from local_llm.usage import Usage
 
+BOTH_DATABASES = True
+
 
 @pytest.fixture
 def ana(state: State, admin: Caller) -> Caller:

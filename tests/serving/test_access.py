@@ -18,6 +18,8 @@ from local_llm.settings import Settings
 from local_llm.state import State, open_state
 from serving.access import Access
 
+BOTH_DATABASES = True
+
 HOST = b"127.0.0.1:8000"
 CALLS = 20_000
 MOST_MICROSECONDS = 15

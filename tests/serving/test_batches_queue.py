@@ -16,6 +16,8 @@ from serving.batches.requests import CreateBatch
 
 from .test_batches import create, upload
 
+BOTH_DATABASES = True
+
 
 @pytest.fixture
 def project_id(state: State) -> str:

@@ -34,6 +34,8 @@ from .telling_engine import TellingEngine
 from .test_batches import client_of, create, wait
 from .vector_store_world import index_server, running_gateway
 
+BOTH_DATABASES = True
+
 PAGE = Path(__file__).parents[2] / "docs" / "fine-tuning.md"
 USER: list[Any] = [{"role": "user", "content": "Where are my invoices?"}]
 

@@ -27,6 +27,8 @@ from .recording_engine import SmallEngine, running
 from .replies import LIMIT, Reply
 from .vector_store_world import URL, World, running_gateway
 
+BOTH_DATABASES = True
+
 DAY_SECONDS = 24 * 3600
 ROOM = 1 << 30
 

@@ -19,6 +19,8 @@ from training.job_request import JobRequest
 from training.jobs import KeyReusedError, Receipt
 from training.leases import Lease, LeaseLostError
 
+BOTH_DATABASES = True
+
 
 @pytest.fixture
 def file_id(settings: Settings, state: State, admin: Caller, training_file: Path) -> str:
