@@ -9,12 +9,22 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from local_llm.settings import load_settings
+from local_llm.settings import Settings, load_settings
 from local_llm.state import open_state
 
 OWNER = "llm"
 PASSWORD = "correct horse"
 DEBIAN = Path("/usr/lib/postgresql")
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Variables with which a command works on the same home and state."""
+    found = {
+        "LOCAL_LLM_HOME": settings.home,
+        "LOCAL_LLM_STATE__URL": settings.state.url,
+        "LOCAL_LLM_STATE__PASSWORD_FILE": settings.state.password_file,
+    }
+    return {name: str(value) for name, value in found.items() if value is not None}
 
 
 def programs() -> Path | None:

@@ -25,6 +25,7 @@ from local_llm.provenance import fingerprint, remember
 from local_llm.settings import Settings
 from local_llm.state import MIGRATIONS, Key, Project, Row, State
 from local_llm.usage import Usage
+from tests.postgresql import environment_of
 
 BOTH_DATABASES = True
 
@@ -37,7 +38,7 @@ def projects(state: State) -> ProjectStore:
 @pytest.fixture
 def run(settings: Settings):
     def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "LOCAL_LLM_HOME": str(settings.home)}
+        environment = {**os.environ, **environment_of(settings)}
         line = [sys.executable, "-m", "local_llm", *arguments]
         return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
 

@@ -94,8 +94,7 @@ def test_two_processes_claim_nothing_twice(
     with state.session() as session:
         session.add_all(batch(project_id, number) for number in range(20))
         session.add_all(job(project_id, f"job_{number:02}") for number in range(20))
-    assert settings.state.url is not None
-    environment = postgresql.environment(settings.state.url.rpartition("/")[2].partition("?")[0])
+    environment = {**postgresql.environment("postgres"), "LOCAL_LLM_STATE__URL": str(settings.state.url)}
     printed = run_both(CLAIM_ALL, [tmp_path / "a", tmp_path / "b"], environment)
     claimed = [identifier for text in printed for identifier in text.split()]
     assert sorted(claimed) == sorted(

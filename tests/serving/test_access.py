@@ -17,6 +17,7 @@ from local_llm.projects import ProjectStore
 from local_llm.settings import Settings
 from local_llm.state import State, open_state
 from serving.access import Access
+from tests.postgresql import environment_of
 
 BOTH_DATABASES = True
 
@@ -62,7 +63,7 @@ def test_a_key_revoked_by_another_process_opens_nothing_from_the_next_call(
 ) -> None:
     new = keys.create(admin.project_id, "ana")
     assert access.caller(bearer(new.secret)).key_id == new.key.id
-    environment = {**os.environ, "LOCAL_LLM_HOME": str(settings.home)}
+    environment = {**os.environ, **environment_of(settings)}
     line = [sys.executable, "-m", "local_llm", "keys", "revoke", new.key.id]
     subprocess.run(line, env=environment, check=True, capture_output=True)
     with pytest.raises(AuthenticationError):
@@ -74,7 +75,7 @@ def test_a_running_gateway_refuses_it_too(gateway: TestClient, state: State, adm
     new = KeyStore(state).create(admin.project_id, "ana")
     headers = {"authorization": f"Bearer {new.secret}"}
     assert gateway.get("/v1/models", headers=headers).status_code == 200
-    environment = {**os.environ, "LOCAL_LLM_HOME": str(settings.home)}
+    environment = {**os.environ, **environment_of(settings)}
     line = [sys.executable, "-m", "local_llm", "keys", "revoke", new.key.id]
     subprocess.run(line, env=environment, check=True, capture_output=True)
     assert gateway.get("/v1/models", headers=headers).status_code == 401

@@ -25,6 +25,7 @@ from serving.answering.events import TokenUsage
 from serving.chats.assembling import streamed_answer
 from serving.chats.keeping import ChatKeeper
 from serving.gateway import create_app
+from tests.postgresql import environment_of
 from training.examples.data import check_training_file, read_training_file
 
 from ..handmade_adapters import write_base
@@ -378,7 +379,8 @@ def test_context_is_exported_as_the_model_saw_it_or_left_out(tmp_path: Path) -> 
 def test_the_command_writes_a_file_that_passes_our_own_check(
     client: openai.OpenAI, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOCAL_LLM_HOME", str(settings.home))
+    for name, value in environment_of(settings).items():
+        monkeypatch.setenv(name, value)
     out, run = tmp_path / "reviewed.jsonl", CliRunner().invoke
     line = ["train", "dataset", "chats", "--rated", "good", "--out", str(out)]
     empty = run(app, line)
@@ -400,7 +402,8 @@ def test_the_command_writes_a_file_that_passes_our_own_check(
 def test_chats_are_read_rated_and_deleted_by_command(
     client: openai.OpenAI, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOCAL_LLM_HOME", str(settings.home))
+    for name, value in environment_of(settings).items():
+        monkeypatch.setenv(name, value)
 
     def run(*line: str) -> Any:
         done = CliRunner().invoke(app, ["chats", *line, "--json"])
