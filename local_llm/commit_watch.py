@@ -81,11 +81,11 @@ class SnapshotWatch:
                 raise postgresql.StateUnavailableError(postgresql.AWAY, hint=postgresql.ADVICE)
             try:
                 return self._ask()
-            except (SQLAlchemyError, *self._driver_errors()):
+            except self._failures():
                 self._forget()
             try:  # it may only have been restarted since it was asked last
                 return self._ask()
-            except (SQLAlchemyError, *self._driver_errors()) as error:
+            except self._failures() as error:
                 self._forget()
                 self._looking = threading.Thread(target=self._look, name="state database", daemon=True)
                 self._looking.start()
@@ -96,8 +96,9 @@ class SnapshotWatch:
             self._open()
         return self._opened, self._cursor.execute(self.QUERY, prepare=True).fetchone()[0]
 
-    def _driver_errors(self) -> tuple[type[Exception], ...]:
-        return (self._engine.dialect.loaded_dbapi.Error,)
+    def _failures(self) -> tuple[type[Exception], ...]:
+        """What the pool raises, and the driver by itself."""
+        return (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error)
 
     def _open(self) -> None:
         self._connection = self._connect(self._engine)
