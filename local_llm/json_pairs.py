@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, exists, select
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -23,16 +24,16 @@ def _in_postgresql(element: _Pairs, compiler: SQLCompiler, **options: Any) -> st
     return f"json_each_text({compiler.process(element.clauses, **options)})"
 
 
-def has_pair(column: ColumnElement[Any], key: str, value: str) -> ColumnElement[bool]:
+def has_pair(column: InstrumentedAttribute[Any], key: str, value: str) -> ColumnElement[bool]:
     """Whether the object in `column` has `value` under `key`; both are text."""
     query, stored = _rows(column)
     return exists(query.where(stored.c.key == key, stored.c.value == value))
 
 
-def is_empty(column: ColumnElement[Any]) -> ColumnElement[bool]:
+def is_empty(column: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
     return ~exists(_rows(column)[0])
 
 
-def _rows(column: ColumnElement[Any]) -> tuple[Select[tuple[Any]], Any]:
+def _rows(column: InstrumentedAttribute[Any]) -> tuple[Select[tuple[Any]], Any]:
     stored = _Pairs(column).table_valued("key", "value")
     return select(stored.c.key), stored
