@@ -68,7 +68,7 @@ class Cluster:
         self._call("pg_ctl", "stop", "-w", "-D", str(self.data), "-m", mode)
 
     def remove(self) -> None:
-        self.stop("fast")
+        self.stop()  # without writing down what is thrown away
         shutil.rmtree(self.folder)
 
     def url(self, database: str) -> str:

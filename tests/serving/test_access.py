@@ -5,9 +5,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
+from sqlalchemy import event
 from starlette.testclient import TestClient
 
 from local_llm.errors import AuthenticationError, ForbiddenError
@@ -23,7 +23,6 @@ BOTH_DATABASES = True
 
 HOST = b"127.0.0.1:8000"
 CALLS = 20_000
-MOST_MICROSECONDS = 15
 
 
 @pytest.fixture
@@ -40,22 +39,18 @@ def bearer(secret: str) -> bytes:
     return f"Bearer {secret}".encode()
 
 
-def fastest_of(times: int, measure: Callable[[], float]) -> float:
-    return min(measure() for _ in range(times))
-
-
-def test_a_kept_call_costs_at_most_15_microseconds(access: Access, keys: KeyStore, admin: Caller, figures) -> None:
+def test_a_kept_call_reads_no_row(access: Access, keys: KeyStore, admin: Caller, state: State, figures) -> None:
     header = bearer(keys.create(admin.project_id, "ana", principals=["user:ana"]).secret)
-
-    def microseconds() -> float:
-        """Of processor time: others work on this machine too."""
-        started = time.thread_time()
-        for _ in range(CALLS):
-            access.caller(header, host=HOST)
-        return (time.thread_time() - started) / CALLS * 1e6
-
-    figures["key check, kept, µs"] = round(fastest_of(5, microseconds), 2)
-    assert fastest_of(5, microseconds) <= MOST_MICROSECONDS
+    access.caller(header, host=HOST)
+    statements: list[str] = []
+    event.listen(state._engine, "before_cursor_execute", lambda *about: statements.append(about[2]))
+    started = time.thread_time()  # processor time: others work on this machine too
+    for _ in range(CALLS):
+        access.caller(header, host=HOST)
+    figures["key check, kept, µs"] = round((time.thread_time() - started) / CALLS * 1e6, 2)
+    assert statements == []
+    keys.create(admin.project_id, "bob")
+    assert statements, "they would have been seen"
 
 
 def test_a_key_revoked_by_another_process_opens_nothing_from_the_next_call(
@@ -90,9 +85,9 @@ def test_commits_of_the_same_process_are_seen(access: Access, keys: KeyStore, ad
 
 
 def test_the_clock_ends_a_kept_key(access: Access, keys: KeyStore, admin: Caller) -> None:
-    new = keys.create(admin.project_id, "ana", expires_at=int(time.time()) + 2)
+    new = keys.create(admin.project_id, "ana", expires_at=int(time.time()) + 4)
     access.caller(bearer(new.secret))
-    time.sleep(2.1)
+    time.sleep(4.1)
     with pytest.raises(AuthenticationError):
         access.caller(bearer(new.secret))
 
