@@ -138,6 +138,7 @@ class IndexClient:
         allow: Sequence[str] | None = None,
         attributes: Mapping[str, Any] | None = None,
         splitting: Splitting | None = None,
+        encoded: Path | None = None,
         report: Report = silent,
     ) -> IngestReport:
         found = self._call_long(
@@ -149,6 +150,7 @@ class IndexClient:
             allow=allow,
             attributes=attributes,
             splitting=splitting,
+            encoded=encoded,
         )
         return wire.ingest_report(found)
 
@@ -183,9 +185,16 @@ class IndexClient:
         return wire.sync_report(found)
 
     def reembed(
-        self, caller: Caller, collection: str, *, encoder: str | None = None, report: Report = silent
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        encoder: str | None = None,
+        encoded: Path | None = None,
+        report: Report = silent,
     ) -> ReembedReport:
-        return ReembedReport(**self._call_long("reembed", caller, report, collection=collection, encoder=encoder))
+        asked = {"collection": collection, "encoder": encoder, "encoded": encoded}
+        return ReembedReport(**self._call_long("reembed", caller, report, **asked))
 
     def set_access(
         self,

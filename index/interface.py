@@ -215,7 +215,7 @@ class Skipped:
 class IngestReport:
     """What became of the files given. `unchanged` speaks of content: who may see it can have changed.
 
-    Passages and tokens count what was encoded this time.
+    Passages and tokens count what was encoded this time; `ahead` passages came with their vectors from a folder.
     """
 
     added: int
@@ -225,6 +225,7 @@ class IngestReport:
     passages: int
     tokens: int
     seconds: float
+    ahead: int = 0
 
 
 @dataclass(frozen=True)
@@ -240,9 +241,12 @@ class SyncReport:
 
 @dataclass(frozen=True)
 class ReembedReport:
+    """`ahead`: passages that came with their vectors from a folder."""
+
     encoder: str
     passages: int
     seconds: float
+    ahead: int = 0
 
 
 @dataclass(frozen=True)
@@ -402,15 +406,17 @@ class Index(Protocol):
         allow: Sequence[str] | None = None,
         attributes: Mapping[str, Any] | None = None,
         splitting: Splitting | None = None,
+        encoded: Path | None = None,
         report: Report = silent,
     ) -> IngestReport:
         """Adds documents, or replaces those of the same names. Done when it returns, each whole or not at all.
 
         `allow` and `attributes` of None leave those of a replaced document as they are; a new document is
-        then open to its project. `allow` of [EVERYONE] opens a restricted one. What is unchanged is not encoded.
+        then open to its project. `allow` of [EVERYONE] opens a restricted one. What is unchanged is not encoded,
+        nor what the folder `encoded` has vectors of (index.bulk).
 
         Raises: ForbiddenError if a member's `allow` names others than itself; ConflictError if the
-        collection's encoder is not here as it was.
+        collection's encoder is not here as it was, or another than the folder's.
         """
 
     def put(
@@ -438,13 +444,20 @@ class Index(Protocol):
         """
 
     def reembed(
-        self, caller: Caller, collection: str, *, encoder: str | None = None, report: Report = silent
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        encoder: str | None = None,
+        encoded: Path | None = None,
+        report: Report = silent,
     ) -> ReembedReport:
         """Moves a collection to another encoder (None: that of the settings) while searches go on with the old one.
 
-        From one search to the next all passages are as the new encoder sees them. Progress counts passages.
+        From one search to the next all passages are as the new encoder sees them. Progress counts passages. What
+        the folder `encoded` has vectors of is not encoded (index.bulk).
 
-        Raises: ForbiddenError unless the caller is an admin.
+        Raises: ForbiddenError unless the caller is an admin; ConflictError if the folder is of another encoder.
         """
 
     def set_access(

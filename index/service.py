@@ -3,11 +3,13 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from index.admission import access_of, refuse_beyond_own, refuse_unseen
 from index.attached_files import AttachedFiles
 from index.attachment_worker import AttachmentWorker, purge
+from index.bulk.encoded import EncodedTexts
 from index.collection.documents import Access, Vectors
 from index.collection.filters import parse_filter
 from index.collection.live_view import Generation
@@ -18,7 +20,7 @@ from index.documents.split import Splitter
 from index.embedding import embed
 from index.encoders import Encoders
 from index.encoding.encoder import Encoder
-from index.ingestion.ingest import Destination, Ingestion, refuse_equal_names
+from index.ingestion.ingest import Destination, EncodedAhead, Ingestion, refuse_equal_names
 from index.ingestion.records import as_documents, unit_vector
 from index.ingestion.reembed import Reembedding
 from index.ingestion.sync import plan_sync
@@ -233,17 +235,19 @@ class IndexService:
         allow: Sequence[str] | None = None,
         attributes: Mapping[str, Any] | None = None,
         splitting: Splitting | None = None,
+        encoded: Path | None = None,
         report: Report = silent,
     ) -> IngestReport:
         row = self._registry.usable(caller, collection)
         store = self._store(row)
         self._registry.refuse_full(row)
-        self._encoder_of(row, store)  # before files are looked at: whether it is here as it was
+        # Before files are looked at: whether it is here as it was, and the folder of it.
+        ahead = _encoded_ahead(encoded, self._encoder_of(row, store))
         refuse_equal_names(sources)
         refuse_beyond_own(caller, allow)
         refuse_unseen(caller, store, [source.name for source in sources])
         access = access_of(allow, attributes)
-        return self._ingest(row, store, store, sources, access, splitting or Splitting(), report)
+        return self._ingest(row, store, store, sources, access, splitting or Splitting(), report, ahead)
 
     def put(
         self, caller: Caller, collection: str, records: Sequence[Record], *, allow: Sequence[str] | None = None
@@ -279,7 +283,13 @@ class IndexService:
         return replace(plan, ingest=ingest)
 
     def reembed(
-        self, caller: Caller, collection: str, *, encoder: str | None = None, report: Report = silent
+        self,
+        caller: Caller,
+        collection: str,
+        *,
+        encoder: str | None = None,
+        encoded: Path | None = None,
+        report: Report = silent,
     ) -> ReembedReport:
         if not caller.administers:
             raise ForbiddenError("only an admin may move a collection to another encoder")
@@ -290,7 +300,7 @@ class IndexService:
         moved = store.generation.fingerprint != following.fingerprint
         outcome = ReembedReport(following.name, 0, 0.0)
         if moved:
-            run = Reembedding(store, following, report)
+            run = Reembedding(store, following, report, _encoded_ahead(encoded, following))
             with self._measured.reembedding(row, run):
                 outcome = run.run()
         # Also where nothing moved: a run that was killed may not have come to this.
@@ -439,6 +449,7 @@ class IndexService:
         access: Access,
         splitting: Splitting,
         report: Report,
+        ahead: EncodedAhead | None = None,
     ) -> IngestReport:
         encoder = self._encoder_of(row, store)
         splitter = self._splitter(encoder, splitting)
@@ -447,7 +458,7 @@ class IndexService:
             self._measured.ingestion(row) as note,
             ParserProcess(limits.parse_timeout_seconds, limits.parse_memory_bytes) as parser,
         ):
-            outcome = Ingestion(destination, encoder, splitter, access, report, parser).run(sources)
+            outcome = Ingestion(destination, encoder, splitter, access, report, parser, ahead).run(sources)
             note(outcome)
         return outcome
 
@@ -498,6 +509,10 @@ class IndexService:
             return store.sample_vectors(SAMPLE_QUERIES)
         spans = [_middle_third(text) for text in store.sample_passages(SAMPLE_QUERIES)]
         return self._encoders.of(store.generation, "the collection").encode_queries(spans)
+
+
+def _encoded_ahead(folder: Path | None, encoder: Encoder) -> EncodedTexts | None:
+    return None if folder is None else EncodedTexts(folder, encoder.name, encoder.fingerprint)
 
 
 def _quality(store: CollectionStore) -> SearchQuality | None:

@@ -240,4 +240,5 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "listing": lambda value: FileQuery(**value),
     "ranking": lambda value: None if value is None else Ranking(**value),
     "splitting": lambda value: None if value is None else Splitting(**value),
+    "encoded": lambda value: None if value is None else Path(value),
 }

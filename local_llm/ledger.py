@@ -12,6 +12,7 @@ LedgerKind = Literal[
     "training",
     "retriever",
     "ingestion",
+    "encoding",
     "index_build",
     "reembed",
     "serving",

@@ -19,7 +19,7 @@ MAY_IMPORT = {
 }
 # Each has at most one home in a package: a file, or one of its folders.
 HEAVY = {"faiss", "trl", "peft", "sentence_transformers", "llama_index", "markitdown", "pypdfium2", "openvino"}
-HEAVY |= {"pymilvus"}
+HEAVY |= {"pymilvus", "ray"}
 MODEL_LIBRARIES = HEAVY | {"torch", "transformers", "vllm"}
 # An integration's classes are classes of its library: the folder is a second home of it, and importing it is
 # importing the library. Only those who use the library themselves do; none of our own modules may.

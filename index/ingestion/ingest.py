@@ -84,6 +84,13 @@ class Destination(Protocol):
     def encoded(self, document: StoredDocument) -> dict[str, Vectors]: ...
 
 
+class EncodedAhead(Protocol):
+    """Vectors that were made before, elsewhere (index.bulk.encoded)."""
+
+    def find(self, texts: Sequence[str]) -> dict[str, Vectors]:
+        """Those of the texts that it has."""
+
+
 @dataclass(frozen=True)
 class _Prepared:
     source: Source
@@ -102,6 +109,7 @@ class Ingestion:
     access: Access
     report: Report
     parser: ParserProcess
+    ahead: EncodedAhead | None = None
     _counts: Counter[str] = field(default_factory=Counter)
     _skipped: list[Skipped] = field(default_factory=list)
     _done: int = 0
@@ -122,6 +130,7 @@ class Ingestion:
             passages=self._counts["passages"],
             tokens=self._counts["tokens"],
             seconds=perf_counter() - started,
+            ahead=self._counts["ahead"],
         )
 
     def _groups(self, sources: Sequence[Source]) -> Iterator[list[_Prepared]]:
@@ -144,15 +153,11 @@ class Ingestion:
             if self.store.update_if_unchanged(source.name, sha256, self.splitter.sizes, self.access):
                 self._counts["unchanged"] += 1
                 return None
-            parsed = self.parser.parse(source.path, source.filename)
-            passages = self.splitter.split(parsed)
-            if not passages:
-                raise UnparsableDocument("it holds headings only")
-            return _Prepared(source, sha256, parsed, passages)
+            return _Prepared(source, sha256, *passages_of(source, self.parser, self.splitter))
         except UnparsableDocument as error:
             self._skipped.append(Skipped(source.name, error.message))
         except OSError as error:
-            self._skipped.append(Skipped(source.name, f"it cannot be read: {error.strerror}"))
+            self._skipped.append(Skipped(source.name, _unreadable(error)))
         return None
 
     def _write(self, group: list[_Prepared]) -> None:
@@ -160,6 +165,11 @@ class Ingestion:
         known = self._known_vectors(group)
         passages = [passage for prepared in group for passage in prepared.passages]
         new = [passage for passage in passages if passage.encoded not in known]
+        if self.ahead is not None:
+            ahead = self.ahead.find([passage.encoded for passage in new])
+            new = [passage for passage in new if passage.encoded not in ahead]
+            known.update(ahead)
+            self._counts["ahead"] += len(ahead)
         known.update(zip((one.encoded for one in new), encode_by_length(self.encoder, new), strict=True))
         replaced = self._stored([self._document(prepared, known) for prepared in group])
         self._counts["replaced"] += sum(replaced)
@@ -202,6 +212,22 @@ class Ingestion:
     def _finished(self, source: Source, total: int) -> None:
         self._done += 1
         self.report(self._done, total, source.name)
+
+
+def passages_of(source: Source, parser: ParserProcess, splitter: Splitter) -> tuple[ParsedDocument, list[Passage]]:
+    """Raises: UnparsableDocument for a file of which nothing can be found, or that cannot be read."""
+    try:
+        parsed = parser.parse(source.path, source.filename)
+    except OSError as error:
+        raise UnparsableDocument(_unreadable(error)) from None
+    passages = splitter.split(parsed)
+    if not passages:
+        raise UnparsableDocument("it holds headings only")
+    return parsed, passages
+
+
+def _unreadable(error: OSError) -> str:
+    return f"it cannot be read: {error.strerror}"
 
 
 def encode_by_length(encoder: Encoder, passages: Sequence[Passage]) -> Vectors:

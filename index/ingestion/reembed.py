@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 
+import numpy as np
+
 from index.collection.next_generation import Lacking, NextGeneration
 from index.collection.store import CollectionStore
 from index.documents.split import Passage
 from index.encoding.encoder import Encoder, Vectors
-from index.ingestion.ingest import GROUP_PASSAGES, encode_by_length
+from index.ingestion.ingest import GROUP_PASSAGES, EncodedAhead, encode_by_length
 from index.interface import ReembedReport, Report
 
 # Documents change behind the one encoded last: a second pass leaves little to encode while nothing can change.
@@ -24,6 +26,7 @@ class Encoded:
     passages: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    ahead: int = 0  # passages that were not encoded: they came with their vectors
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Reembedding:
     store: CollectionStore
     encoder: Encoder
     report: Report
+    ahead: EncodedAhead | None = None
     encoded: Encoded = field(default_factory=Encoded)
 
     def run(self) -> ReembedReport:
@@ -51,7 +55,8 @@ class Reembedding:
                 self._encode(following, documents)
                 self.report(min(total, following.passages()), total, "")
         self.store.adopt(following, lambda: self._complete(following))
-        return ReembedReport(self.encoder.name, self.store.counts(None).passages, perf_counter() - started)
+        passages = self.store.counts(None).passages
+        return ReembedReport(self.encoder.name, passages, perf_counter() - started, self.encoded.ahead)
 
     def _complete(self, following: NextGeneration) -> None:
         for documents in _groups(following):
@@ -59,10 +64,17 @@ class Reembedding:
 
     def _encode(self, following: NextGeneration, documents: list[Lacking]) -> None:
         began = perf_counter()
-        passages = [_as_passage(text, self.encoder) for document in documents for text in document.texts]
-        vectors = encode_by_length(self.encoder, passages)
+        texts = [text for document in documents for text in document.texts]
+        known = {} if self.ahead is None else self.ahead.find(texts)
+        passages = [_as_passage(text, self.encoder) for text in texts if text not in known]
+        vectors = np.empty((len(texts), self.encoder.dimension), np.float32)
+        lacking = np.array([text not in known for text in texts], bool)
+        vectors[lacking] = encode_by_length(self.encoder, passages)
+        for at in np.flatnonzero(~lacking):
+            vectors[at] = known[texts[at]]
         following.write(documents, list(_by_document(documents, vectors)))
         self.encoded.passages += len(passages)
+        self.encoded.ahead += len(texts) - len(passages)
         self.encoded.tokens += sum(passage.tokens for passage in passages)
         self.encoded.seconds += perf_counter() - began
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from local_llm.cli.context import AsJson, CommandContext
+from local_llm.cli.index_encode import encode
 from local_llm.cli.index_evaluate import evaluate
 from local_llm.cli.output import emit, emit_table, progress_bar, talk
 from local_llm.errors import InvalidInputError
@@ -17,6 +18,7 @@ from local_llm.permissions import Caller
 app = typer.Typer(no_args_is_help=True, help="Collections of documents: create, add, sync, search.")
 
 app.command("evaluate")(evaluate)
+app.command("encode")(encode)
 
 Collection = Annotated[str, typer.Argument(help="The collection's name or id.")]
 Allow = Annotated[
@@ -24,6 +26,9 @@ Allow = Annotated[
     typer.Option(help="Who may see the documents: user:NAME, group:NAME, or everyone; may be repeated."),
 ]
 Attribute = Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.")]
+Encoded = Annotated[
+    Path | None, typer.Option(help="Folder of `index encode`: what it has vectors of is not encoded here.")
+]
 SHOWN_CHARACTERS = 120
 
 
@@ -73,6 +78,7 @@ def add(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders.")],
     allow: Allow = None,
     attribute: Attribute = None,
+    encoded: Encoded = None,
     as_json: AsJson = False,
 ) -> None:
     """Adds documents, or replaces those of the same names. What is unchanged is not encoded again."""
@@ -82,13 +88,21 @@ def add(
     box: CommandContext = context.obj
     sources, attributes = find_sources(paths), _attributes(attribute)
     with open_index(box.settings, box.state) as index, progress_bar("adding") as bar:
-        report = index.add(box.caller, name, sources, allow=allow, attributes=attributes, report=bar)
+        report = index.add(
+            box.caller,
+            name,
+            sources,
+            allow=allow,
+            attributes=attributes,
+            encoded=_absolute(encoded),
+            report=bar,
+        )
     for skipped in report.skipped:
         talk(f"skipped {skipped.document}: {skipped.reason}")
     text = (
         f"added {report.added}, replaced {report.replaced}, unchanged {report.unchanged}, "
         f"skipped {len(report.skipped)}: {report.passages} passages, {report.tokens} tokens, "
-        f"{report.seconds:.1f} s"
+        f"{report.seconds:.1f} s{_told_ahead(report.ahead)}"
     )
     emit(asdict(report), text, as_json=as_json)
 
@@ -144,6 +158,7 @@ def reembed(
     encoder: Annotated[
         str | None, typer.Option(help="An encoder of the model store; default: index.encoder.")
     ] = None,
+    encoded: Encoded = None,
     as_json: AsJson = False,
 ) -> None:
     """Moves a collection to another encoder; searches go on with the old one until all is done."""
@@ -151,8 +166,9 @@ def reembed(
 
     box: CommandContext = context.obj
     with open_index(box.settings, box.state) as index, progress_bar("encoding") as bar:
-        done = index.reembed(box.caller, name, encoder=encoder, report=bar)
+        done = index.reembed(box.caller, name, encoder=encoder, encoded=_absolute(encoded), report=bar)
     text = f"{name} is encoded by {done.encoder}: {done.passages} passages, {done.seconds:.1f} s"
+    text += _told_ahead(done.ahead)
     emit(asdict(done), text, as_json=as_json)
 
 
@@ -204,6 +220,15 @@ def stats(context: typer.Context, name: Collection, as_json: AsJson = False) -> 
     with open_index(box.settings, box.state) as index:
         found = asdict(index.stats(box.caller, name))
     emit(found, "\n".join(f"{key}: {value}" for key, value in found.items()), as_json=as_json)
+
+
+def _absolute(folder: Path | None) -> Path | None:
+    """For a server, which has another working directory."""
+    return None if folder is None else folder.expanduser().absolute()
+
+
+def _told_ahead(passages: int) -> str:
+    return f"; {passages} passages encoded ahead" if passages else ""
 
 
 def _searcher(caller: Caller, principals: Sequence[str] | None) -> Caller:

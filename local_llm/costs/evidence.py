@@ -199,7 +199,7 @@ def _all_spent(there: Callable[[LedgerKind], list[LedgerEntry]]) -> tuple[Spent,
     """Work that the ledger has nothing of is left out."""
     served = there("serving")
     busy = _hours(served, "busy_seconds")
-    encoded = [*there("ingestion"), *there("reembed"), *there("index_build")]
+    encoded = [*there("ingestion"), *there("encoding"), *there("reembed"), *there("index_build")]
     works = (
         ("training of adapters", there("training"), None),
         ("training of retrievers", there("retriever"), None),
