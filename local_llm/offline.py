@@ -21,7 +21,9 @@ SWITCHES: Mapping[str, str] = {
     "VLLM_HOST_IP": "127.0.0.1",
     "VLLM_DO_NOT_TRACK": "1",
     "DO_NOT_TRACK": "1",
+    # Ray would even report that it does not report.
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
     # Training loggers, should one be installed.
     "WANDB_MODE": "disabled",
     "TRACKIO_MODE": "disabled",

@@ -62,14 +62,14 @@ class Part:
 
 @dataclass(frozen=True)
 class PartReport:
-    """What became of a part. `seconds`: of the one worker that encoded it."""
+    """What became of a part. `seconds`: of the one worker that encoded it; `worker`: HOST:PROCESS."""
 
     documents: int
     skipped: tuple[Skipped, ...]
     passages: int
     tokens: int
     seconds: float
-    host: str
+    worker: str
 
 
 def make_plan(settings: Settings, encoder: Bound, splitter: Bound, splitting: Splitting) -> Plan:

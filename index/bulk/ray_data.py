@@ -5,6 +5,8 @@ A worker that dies takes no part with it: Ray starts another and gives it the pa
 
 import json
 import logging
+import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -17,8 +19,8 @@ from index.bulk.worker import Worker
 from local_llm import offline
 from local_llm.errors import LocalLLMError, SettingsError, UnavailableError
 
-# What Ray says of an address where nothing answers comes after this long (its own default is several minutes).
-CONNECT_SECONDS = 30
+# Ray itself would try for minutes to reach a head that is not there.
+CONNECT_SECONDS = 10
 
 
 class OnRay:
@@ -41,35 +43,37 @@ class OnRay:
         with _connected(self._address):
             import ray.data
 
-            count, needs = self._shares()
-            context = ray.data.DataContext.get_current()
-            context.enable_progress_bars = False
+            count, cpus, gpus = self._shares()
+            ray.data.DataContext.get_current().enable_progress_bars = False
+            for name in ("ray.data", "ray.data._internal"):  # what befalls it is raised
+                logging.getLogger(name).setLevel(logging.CRITICAL)
             corpus = ray.data.from_items(
                 [{"part": part_to_json(part)} for part in parts], override_num_blocks=len(parts)
             )
             encoded = corpus.map(
-                _Encode,
+                _Encode,  # type: ignore[arg-type]  # a class is allowed, too (Ray Data's "stateful transforms")
                 fn_constructor_args=(plan, str(into)),
                 compute=ray.data.ActorPoolStrategy(size=min(count, len(parts))),
-                scheduling_strategy="SPREAD",
-                **needs,
+                num_cpus=cpus,
+                num_gpus=gpus,
             )
             for row in encoded.iter_rows():
                 yield _report_of(row)
 
-    def _shares(self) -> tuple[int, dict[str, float]]:
-        """How many workers, and what each of them takes of its host."""
+    def _shares(self) -> tuple[int, float, float]:
+        """How many workers, and the cores and the GPUs that each of them takes of its host."""
         import ray
 
         hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus = int(sum(host.get("GPU", 0) for host in hosts))
         if gpus:
-            return self._workers or gpus, {"num_cpus": 1, "num_gpus": gpus / max(self._workers or gpus, gpus)}
+            count = self._workers or gpus
+            return count, 1, gpus / max(count, gpus)
         cores = [int(host.get("CPU", 0)) for host in hosts if host.get("CPU", 0) >= 1]
         if not cores:
             raise UnavailableError("no host of the Ray cluster has a core to give", hint="ray status")
         count = self._workers or len(cores)
-        return count, {"num_cpus": max(1, min(*cores, sum(cores) // count))}
+        return count, max(1, min(*cores, sum(cores) // count)), 0
 
 
 class _Encode:
@@ -88,6 +92,13 @@ class _Encode:
             return {"report": "", "error": json.dumps(wire.error_to_json(error))}
 
 
+def _reach(address: str) -> None:
+    """Raises: OSError, ValueError."""
+    if address not in ("local", "auto"):
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+
+
 def _report_of(row: dict[str, Any]) -> PartReport:
     if row["error"]:
         raise wire.error_from_json(json.loads(row["error"]))
@@ -96,10 +107,12 @@ def _report_of(row: dict[str, Any]) -> PartReport:
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # read once, when it is imported
     import ray
     from ray.exceptions import RayError
 
     try:
+        _reach(address)
         ray.init(
             address=address,
             include_dashboard=False if address == "local" else None,
@@ -107,7 +120,7 @@ def _connected(address: str) -> Iterator[None]:
             logging_level=logging.WARNING,
             runtime_env={"env_vars": dict(offline.SWITCHES)},
         )
-    except (ConnectionError, RayError, RuntimeError) as error:
+    except (OSError, RayError, RuntimeError, ValueError) as error:
         raise UnavailableError(
             f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}",
             hint="on its first host: ray start --head --port 6379; on each other: ray start --address HOST:6379",

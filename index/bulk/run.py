@@ -39,7 +39,7 @@ class BulkReport:
     tokens: int
     seconds: float
     worker_seconds: float
-    hosts: tuple[str, ...]
+    workers: tuple[str, ...]
 
 
 def encode_corpus(
@@ -65,7 +65,7 @@ def encode_corpus(
     for made in workers.run(plan, into, left):
         now.append(made)
         count += _files(made)
-        report(count, len(sources), made.host)
+        report(count, len(sources), made.worker)
     return _summed(before, now, perf_counter() - began)
 
 
@@ -83,5 +83,5 @@ def _summed(before: list[PartReport], now: list[PartReport], seconds: float) -> 
         tokens=sum(part.tokens for part in now),
         seconds=seconds,
         worker_seconds=sum(part.seconds for part in now),
-        hosts=tuple(sorted({part.host for part in now})),
+        workers=tuple(sorted({part.worker for part in now})),
     )

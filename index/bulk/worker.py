@@ -1,5 +1,6 @@
 """One worker of a bulk encoding: files of a part into vectors on the disk."""
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,7 @@ class Worker:
             passages=len(passages),
             tokens=sum(passage.tokens for passage in passages),
             seconds=perf_counter() - began,
-            host=socket.gethostname(),
+            worker=f"{socket.gethostname()}:{os.getpid()}",
         )
         publish_part(self._into, part.key, [passage.encoded for passage in passages], vectors, report)
         return report

@@ -60,7 +60,7 @@ def encode(
             "tokens": done.tokens,
             "seconds": round(done.worker_seconds, 3),
             "wall_seconds": round(done.seconds, 3),
-            "hosts": len(done.hosts),
+            "workers": len(done.workers),
         }
         ledger.record(box.state, box.caller.project_id, "encoding", facts)
     text = (
