@@ -53,6 +53,11 @@ class Ours:
 
         self._store = CollectionStore(self._path, lambda dimension: ViewOptions(dimension, device="cpu"))
 
+    @property
+    def store(self) -> Any:
+        """The `CollectionStore`, once it is open."""
+        return self._store
+
     def strategies(self, column: str | None) -> dict[str, Efforts]:
         return {"tuned by itself": (0,)}
 
