@@ -20,6 +20,10 @@ class Power:
     def at(self, size: float) -> float:
         return self.coefficient * size**self.exponent
 
+    def through(self, size: float, cost: float) -> "Power":
+        """The same power of the size, through this point: cost x (n / size) ** exponent."""
+        return Power(cost / size**self.exponent, self.exponent, self.residual)
+
 
 def fit_power(sizes: Sequence[float], costs: Sequence[float]) -> Power:
     """The straight line through the logarithms, by least squares.
@@ -30,11 +34,7 @@ def fit_power(sizes: Sequence[float], costs: Sequence[float]) -> Power:
     Raises: InvalidInputError for fewer than two different sizes, or anything that is not above zero.
     """
     if len(sizes) != len(costs) or len(set(sizes)) < 2:
-        raise InvalidInputError(
-            f"{len(sizes)} sizes, {len(set(sizes))} of them different, and {len(costs)} costs; expected as many of "
-            "both, and two different sizes at least",
-            hint="measure another size: scripts/bench_growth.py --passages",
-        )
+        raise _too_few(sizes, costs)
     for size, cost in zip(sizes, costs, strict=True):
         refuse_not_positive(size=size, cost=cost)
     x, y = [math.log(size) for size in sizes], [math.log(cost) for cost in costs]
@@ -45,3 +45,37 @@ def fit_power(sizes: Sequence[float], costs: Sequence[float]) -> Power:
     constant = mean_y - exponent * mean_x
     misses = [(b - constant - exponent * a) ** 2 for a, b in zip(x, y, strict=True)]
     return Power(math.exp(constant), exponent, math.sqrt(sum(misses) / len(misses)))
+
+
+@dataclass(frozen=True)
+class Line:
+    """cost = fixed + each x size."""
+
+    fixed: float
+    each: float
+
+    def at(self, size: float) -> float:
+        return self.fixed + self.each * size
+
+
+def line_through_largest(sizes: Sequence[float], costs: Sequence[float]) -> Line:
+    """The straight line through the two largest sizes: where a fixed part has become small, what is to be added.
+
+    each = (cost 2 - cost 1) / (size 2 - size 1). A slope below zero is taken as none.
+
+    Raises: InvalidInputError for fewer than two different sizes.
+    """
+    points = sorted(zip(sizes, costs, strict=True))[-2:]
+    if len(points) < 2 or points[0][0] == points[1][0]:
+        raise _too_few(sizes, costs)
+    (size, cost), (larger, dearer) = points
+    each = max(0.0, (dearer - cost) / (larger - size))
+    return Line(dearer - each * larger, each)
+
+
+def _too_few(sizes: Sequence[float], costs: Sequence[float]) -> InvalidInputError:
+    return InvalidInputError(
+        f"{len(sizes)} sizes, {len(set(sizes))} of them different, and {len(costs)} costs; expected as many of "
+        "both, and two different sizes at least",
+        hint="measure another size: scripts/bench_growth.py --passages",
+    )

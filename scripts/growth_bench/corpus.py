@@ -60,8 +60,7 @@ class Corpus:
         factors = self._documents(random, count) + QUESTION_STEP * random.standard_normal((count, FACTORS))
         words = self._words(random, (count, QUESTION_WORDS))
         return [
-            Question(vector, " ".join(line))
-            for vector, line in zip(self._vectors(factors), words, strict=True)
+            Question(vector, " ".join(line)) for vector, line in zip(self._vectors(factors), words, strict=True)
         ]
 
     def _block(self, start: int, count: int) -> list[Any]:

@@ -87,7 +87,9 @@ def settle(store: Any) -> None:
 def disk_bytes(database: Path) -> Figures:
     """Whole pages, with what they leave empty: of the vectors, of the index of words, and of all else."""
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        tables = connection.execute("SELECT name, sum(pgsize) FROM dbstat WHERE aggregate = TRUE GROUP BY name").fetchall()
+        tables = connection.execute(
+            "SELECT name, sum(pgsize) FROM dbstat WHERE aggregate = TRUE GROUP BY name"
+        ).fetchall()
     connection.close()
     parts = {"vectors": 0, "words": 0, "texts": 0}
     for name, size in tables:
@@ -114,7 +116,7 @@ def read(options: argparse.Namespace) -> Figures:
     figures["search_cpu_ms"] = milliseconds(lambda vector: engine.search(vector, None), vectors)
     for name, width in FILTERS.items():
         asked = [Window("bucket", at % (BUCKETS - width), at % (BUCKETS - width) + width) for at in range(WINDOWS)]
-        first = [cpu_seconds(lambda at=at: engine.search(vectors[0], asked[at])) for at in range(WINDOWS)]
+        first = [cpu_seconds(lambda window=window: engine.search(vectors[0], window)) for window in asked]
         figures[f"first_search_cpu_ms {name}"] = 1e3 * statistics.median(first[1:])
         pairs = [(vector, asked[at % WINDOWS]) for at, vector in enumerate(vectors)]
         figures[f"search_cpu_ms {name}"] = milliseconds(lambda pair: engine.search(*pair), pairs)
@@ -124,7 +126,7 @@ def read(options: argparse.Namespace) -> Figures:
     figures["searched_memory_bytes"] = resident_bytes([]) - before
     stats = store.view_stats()
     figures |= {"structure": stats.structure, "recall": stats.recall, "view_bytes": stats.bytes}
-    documents = len(store.documents(None))
+    documents = store.counts(None).documents
     engine.close()
     return figures | exact(options, vectors, documents)
 

@@ -99,6 +99,6 @@ def structure(one: dict[str, Any]) -> str:
 
 def law(fitted: dict[str, float] | None) -> str:
     if fitted is None:
-        return "–"
+        return ""
     power = Power(**fitted)
     return f"n^{power.exponent:.2f} (± {100 * power.residual:.0f} %)"
