@@ -35,6 +35,13 @@ CONTEXT_SECONDS = Given(
     2.8e-3, "measured", f"{BENCHMARKS}, The gateway beside others: by the clock, taken as processor time at most"
 )
 
+# Processor time of a search by words, the median of real questions, at two numbers of passages.
+# Source: docs/retrieval.md, What was measured (MedQuAD).
+WORDS_MS = line_through_largest([15_000, 70_000], [2.7, 8.7])
+# An average question's words occur 30,000 times in 70,000 passages, and a search reads a million at most.
+# Source: index/collection/words.py.
+WORDS_BOUND_PASSAGES = 1_000_000 * 70_000 / 30_000
+
 # Layers and width of encoders with vectors of so many numbers, as people use them.
 # Source: the models' own config.json.
 ENCODERS = {384: ("MiniLM-L6", 6, 384), 768: ("bge-base", 12, 768), 1024: ("bge-large", 24, 1024)}
@@ -44,7 +51,8 @@ MEASURED_ENCODER = 384
 @dataclass(frozen=True)
 class Growth:
     """Laws of what `scripts/bench_growth.py` measured with vectors of one dimension. search_ms, building_seconds:
-    the power that fits the dimension of most sizes, through the largest size of this one."""
+    the power that fits the dimension of most sizes, through the largest size of this one; no_words_ms: a search for
+    a word that is nowhere."""
 
     dimension: int
     largest: int
@@ -56,8 +64,14 @@ class Growth:
     building_seconds: Power
     opening_seconds: Line
     search_ms: Power
-    words_ms: Line
+    no_words_ms: Line
     text_ms: float
+
+    def words_ms(self, passages: float) -> float:
+        """Of a question as long as MedQuAD's: the line of its figures up to a million occurrences, from there on
+        what every search by words takes for the documents there are."""
+        read = WORDS_MS.at(min(passages, WORDS_BOUND_PASSAGES))
+        return read + self.no_words_ms.each * max(0.0, passages - WORDS_BOUND_PASSAGES)
 
     @property
     def source(self) -> str:
@@ -97,7 +111,7 @@ def growth_of(result: Mapping[str, Any], dimension: int) -> Growth:
         building_seconds=_power(most, "building_cpu_seconds", last),
         opening_seconds=_line(sizes, "opening_cpu_seconds"),
         search_ms=_power(most, "search_cpu_ms", last),
-        words_ms=_line(sizes, "words_cpu_ms"),
+        no_words_ms=_line(sizes, "no_words_cpu_ms"),
         text_ms=last["text_cpu_ms"],
     )
 

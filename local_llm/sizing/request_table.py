@@ -95,12 +95,12 @@ def _searches(rates: Sequence[float], utilisation: float, count: float, growth: 
     costs = SearchCosts(
         1 / measured.QUESTIONS_PER_SECOND.value,
         growth.search_ms.at(count) / 1e3,
-        growth.words_ms.at(count) / 1e3 if with_words else 0.0,
+        growth.words_ms(count) / 1e3 if with_words else 0.0,
         growth.text_ms / 1e3,
     )
     words = f", words {costs.words_seconds * 1e3:,.3g} ms computed" if with_words else ""
     return computed(rates)(
-        f"index: cores, {count:,.0f} passages, vectors{' and words, at most' if with_words else ' alone'}",
+        f"index: cores, {count:,.0f} passages, vectors{' and words' if with_words else ' alone'}",
         "count",
         lambda rate: requests.processes(rate, costs.seconds, utilisation),
         f"ceil(rate x sum / utilisation); question {costs.encoding_seconds * 1e3:.2g} ms measured, "

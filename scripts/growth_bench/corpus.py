@@ -32,7 +32,7 @@ FACTORS = 96
 # Shares of topic, document and passage in a vector: neighbours of real sentences lie about as near (cosine 0.8).
 WEIGHTS = (0.6, 0.6, 0.55)
 QUESTION_STEP = 0.6
-QUESTION_WORDS = 5
+QUESTION_WORDS = 10
 CONSONANTS, VOWELS = "bdfgklmnprtv", "aou"
 
 

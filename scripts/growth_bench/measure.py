@@ -33,6 +33,7 @@ FILTERS = {"10 %": 10, "1 %": 1}  # buckets of a hundred that it admits
 TUNING_QUESTIONS = 100
 WINDOWS = 20  # distinct filters asked of each kind: each is asked for the first time once
 GENERATION = 1
+NOWHERE = "qqqq"  # no text holds it: what is left of a search by words is what any costs
 
 Figures = dict[str, Any]
 
@@ -123,6 +124,7 @@ def read(options: argparse.Namespace) -> Figures:
     rows = [engine.search(vector, None)[0] for vector in vectors]
     figures["text_cpu_ms"] = milliseconds(engine.texts, rows)
     figures["words_cpu_ms"] = milliseconds(lambda text: store.matching(text, DEPTH, scope(None)), texts)
+    figures["no_words_cpu_ms"] = milliseconds(lambda text: store.matching(text, DEPTH, scope(None)), [NOWHERE] * 9)
     figures["searched_memory_bytes"] = resident_bytes([]) - before
     stats = store.view_stats()
     figures |= {"structure": stats.structure, "recall": stats.recall, "view_bytes": stats.bytes}

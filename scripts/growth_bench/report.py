@@ -29,6 +29,7 @@ ROWS: dict[str, tuple[str, str | None]] = {
     "exact_cpu_ms 10 %": ("the same, 10 % allowed", None),
     "exact_cpu_ms 1 %": ("the same, 1 % allowed", None),
     "words_cpu_ms": ("search by words, CPU ms", None),
+    "no_words_cpu_ms": ("the same, for a word that is nowhere", None),
     "text_cpu_ms": ("texts of ten hits, CPU ms", None),
 }
 BY_STRUCTURE = ("building_cpu_seconds", "search_cpu_ms", "first_search_cpu_ms")
