@@ -6,8 +6,9 @@
 
 A made corpus (growth_bench/corpus.py) of each size is written, indexed, opened and searched: bytes on the disk,
 memory, processor seconds of writing, building, opening and of single searches (growth_bench/measure.py). Each size
-is written and read by a process of its own, held to one thread, and its figures are kept in FOLDER: a run that was
-cut off goes on, a further call adds sizes or dimensions, `--fresh` measures the named ones again.
+is written by a process of its own, held to one thread, and read by three, of which the least of each figure counts:
+what else the machine does can only add. Figures are kept in FOLDER: a run that was cut off goes on, a further call
+adds sizes or dimensions, `--fresh` measures the named ones again.
 
 Prints the figures and how each grows (growth_bench/report.py) as Markdown and ends with one line of JSON, which
 --out keeps: what scripts/sizing.py reckons with.
@@ -32,8 +33,7 @@ def main() -> None:
     options = arguments()
     work = options.work.expanduser().resolve()
     if not options.report_only:
-        for passages in options.passages:
-            measure(work / f"{options.dimension}-{passages}", passages, options)
+        measure(work, options)
     result = report.collected(work)
     report.print_markdown(result)
     if options.out:
@@ -48,32 +48,42 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--passages", type=int, nargs="+", default=SIZES)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--questions", type=int, default=100, help="asked of each size")
+    parser.add_argument("--rounds", type=int, default=3, help="of reading; the least of each figure counts")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured")
     parser.add_argument("--report-only", action="store_true", help="of what was measured before")
     parser.add_argument("--out", type=Path, metavar="FILE")
     return parser.parse_args()
 
 
-def measure(folder: Path, passages: int, options: argparse.Namespace) -> None:
+def measure(work: Path, options: argparse.Namespace) -> None:
+    """Each turn reads every size once, so that a busy minute of the machine does not befall one size alone."""
+    folders = {passages: work / f"{options.dimension}-{passages}" for passages in options.passages}
     if options.fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    for phase in ("write", "read"):
-        if not (folder / f"{phase}.json").exists():
-            if phase == "write":  # cut off in the middle
-                shutil.rmtree(folder / "store", ignore_errors=True)
-            run(phase, folder, passages, options)
-    (folder / "facts.json").write_text(json.dumps({"passages": passages, "dimension": options.dimension}))
-    shutil.rmtree(folder / "store", ignore_errors=True)  # gigabytes that nothing asks for any more
+        for folder in folders.values():
+            shutil.rmtree(folder, ignore_errors=True)
+    missing = {passages: folder for passages, folder in folders.items() if not (folder / report.FACTS).exists()}
+    for passages, folder in missing.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "write.json").exists():
+            shutil.rmtree(folder / "store", ignore_errors=True)  # cut off in the middle
+            run("write", "write", folder, passages, options)
+    for turn in range(options.rounds):
+        for passages, folder in missing.items():
+            if not (folder / f"read-{turn}.json").exists():
+                run("read", f"read-{turn}", folder, passages, options)
+    for passages, folder in missing.items():
+        facts = {"passages": passages, "dimension": options.dimension, "rounds": options.rounds}
+        (folder / report.FACTS).write_text(json.dumps(facts))
+        shutil.rmtree(folder / "store")  # gigabytes that nothing asks for any more
 
 
-def run(phase: str, folder: Path, passages: int, options: argparse.Namespace) -> None:
+def run(phase: str, name: str, folder: Path, passages: int, options: argparse.Namespace) -> None:
     line = [sys.executable, "-m", "growth_bench.measure", phase, "--passages", str(passages)]
     line += ["--dimension", str(options.dimension), "--questions", str(options.questions)]
-    line += ["--store", str(folder / "store"), "--result", str(folder / f"{phase}.json")]
+    line += ["--store", str(folder / "store"), "--result", str(folder / f"{name}.json")]
     paths = os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent)])
     environment = os.environ | dict.fromkeys(THREADS, "1") | {"PYTHONPATH": paths}
-    print(f"{passages:>9} passages of {options.dimension}: {phase}", file=sys.stderr, flush=True)
+    print(f"{passages:>9} passages of {options.dimension}: {name}", file=sys.stderr, flush=True)
     done = subprocess.run(line, env=environment, check=False)
     if done.returncode:
         sys.exit(f"{phase} of {passages} passages ended with {done.returncode}; what was measured is in {folder}")

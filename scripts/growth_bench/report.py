@@ -10,6 +10,7 @@ from acceptance.machine import commit, versions
 from local_llm.hardware import this_hardware
 from local_llm.sizing.growth import Power, fit_power
 
+FACTS = "facts.json"  # there once a size is measured whole
 # name: what a person reads, and what one passage's share of it is told in; None: told as it is.
 ROWS: dict[str, tuple[str, str | None]] = {
     "texts_disk_bytes": ("disk: texts and rows", "bytes a passage"),
@@ -37,7 +38,7 @@ BY_STRUCTURE = ("building_cpu_seconds", "search_cpu_ms", "first_search_cpu_ms")
 
 def collected(work: Path) -> dict[str, Any]:
     """Of all sizes in the folder that were measured whole."""
-    sizes = [one_size(path.parent) for path in work.glob("*/facts.json")]
+    sizes = [one_size(path.parent) for path in work.glob(f"*/{FACTS}")]
     sizes.sort(key=lambda one: (one["dimension"], one["passages"]))
     return {
         "hardware": this_hardware().to_json(),
@@ -49,11 +50,10 @@ def collected(work: Path) -> dict[str, Any]:
 
 
 def one_size(folder: Path) -> dict[str, Any]:
-    return {
-        name: value
-        for part in ("facts", "write", "read")
-        for name, value in json.loads((folder / f"{part}.json").read_text()).items()
-    }
+    """Of all rounds of reading the least of each figure: other work on the machine can only add to it."""
+    facts, written = (json.loads((folder / name).read_text()) for name in (FACTS, "write.json"))
+    rounds = [json.loads(path.read_text()) for path in sorted(folder.glob("read-*.json"))]
+    return {**facts, **written, **{name: min(one[name] for one in rounds) for name in rounds[0]}}
 
 
 def dimensions(sizes: Sequence[dict[str, Any]]) -> list[int]:
