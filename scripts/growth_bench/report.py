@@ -1,6 +1,8 @@
 """What was measured, as one JSON object and as Markdown: a column a size, and how each cost grows."""
 
 import json
+import platform
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,11 +44,15 @@ def collected(work: Path) -> dict[str, Any]:
     sizes.sort(key=lambda one: (one["dimension"], one["passages"]))
     return {
         "hardware": this_hardware().to_json(),
-        "versions": {name: value for name, value in versions().items() if name in ("faiss-cpu", "numpy")},
+        "versions": {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version, **libraries()},
         "commit": commit(),
         "sizes": sizes,
         "growth": {dimension: growth(of_dimension(sizes, dimension)) for dimension in dimensions(sizes)},
     }
+
+
+def libraries() -> dict[str, str]:
+    return {name: value for name, value in versions().items() if name.startswith(("faiss", "numpy"))}
 
 
 def one_size(folder: Path) -> dict[str, Any]:
