@@ -147,7 +147,7 @@ def load(options: argparse.Namespace) -> Load:
 def print_markdown(options: argparse.Namespace, result: dict[str, Any]) -> None:
     print("| goes in | figure | | from |\n|---|---|---|---|")
     for name, given in result["inputs"].items():
-        print(f"| {name} | {given['value']:,.6g} | {given['standing']} | {given['source']} |")
+        print(f"| {name} | {given['value']:,.10g} | {given['standing']} | {given['source']} |")
     for dimension, rows in result["passages"].items():
         print_table(f"n passages, d = {dimension}", [f"{count:,.0f}" for count in options.passages], rows)
     print_table("requests a second", [f"{rate:,.0f}" for rate in options.requests], result["requests"])

@@ -58,7 +58,7 @@ class Growth:
     largest: int
     other_disk_bytes_a_passage: float
     vector_page_factor: float
-    other_memory_bytes_a_passage: float
+    other_memory_bytes: Line
     scanned_bytes_per_second: float
     writing_seconds: Line
     building_seconds: Power
@@ -105,7 +105,10 @@ def growth_of(result: Mapping[str, Any], dimension: int) -> Growth:
         largest=passages,
         other_disk_bytes_a_passage=(last["texts_disk_bytes"] + last["words_disk_bytes"]) / passages,
         vector_page_factor=last["vectors_disk_bytes"] / vector_bytes,
-        other_memory_bytes_a_passage=(last["searched_memory_bytes"] - view_bytes(passages, dimension)) / passages,
+        other_memory_bytes=line_through_largest(
+            [one["passages"] for one in sizes],
+            [one["searched_memory_bytes"] - view_bytes(one["passages"], dimension) for one in sizes],
+        ),
         scanned_bytes_per_second=vector_bytes / (last["exact_cpu_ms"] / 1e3),
         writing_seconds=_line(sizes, "writing_cpu_seconds"),
         building_seconds=_power(most, "building_cpu_seconds", last),

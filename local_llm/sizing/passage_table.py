@@ -37,6 +37,7 @@ def passage_rows(counts: Sequence[float], growth: Growth, machines: Machines) ->
 
 def _bytes(counts: Sequence[float], growth: Growth) -> list[Row]:
     d, other, factor = growth.dimension, growth.other_disk_bytes_a_passage, growth.vector_page_factor
+    rest = growth.other_memory_bytes
     row = computed(counts)
     return [
         row(
@@ -61,13 +62,13 @@ def _bytes(counts: Sequence[float], growth: Growth) -> list[Row]:
         row(
             "memory: of the process",
             "bytes",
-            lambda n: passages.view_bytes(n, d) + n * growth.other_memory_bytes_a_passage,
-            f"the same + n x {growth.other_memory_bytes_a_passage:,.0f} measured",
+            lambda n: passages.view_bytes(n, d) + rest.at(n),
+            f"the same + n x {rest.each:,.0f} {_plus(rest.fixed / 1e6)} MB measured",
         ),
         row(
             "memory: while it is compacted",
             "bytes",
-            lambda n: 2 * passages.view_bytes(n, d) + n * growth.other_memory_bytes_a_passage,
+            lambda n: 2 * passages.view_bytes(n, d) + rest.at(n),
             "twice the lists' memory + the rest",
         ),
         row("GPU memory: exact, float16", "bytes", lambda n: passages.device_bytes(n, d), "n x (2 d + 1)"),
@@ -112,6 +113,7 @@ def _machines(counts: Sequence[float], d: int, machines: Machines) -> list[Row]:
 def _seconds(counts: Sequence[float], growth: Growth) -> list[Row]:
     d, row = growth.dimension, computed(counts)
     rate, search, build = growth.scanned_bytes_per_second, growth.search_ms, growth.building_seconds
+    opening = growth.opening_seconds
     return [
         row(
             "exact search on one core",
@@ -127,16 +129,16 @@ def _seconds(counts: Sequence[float], growth: Growth) -> list[Row]:
             _words_told(growth),
         ),
         row(
-            "opening, one core",
+            "opening, one core, at least",
             "seconds",
-            growth.opening_seconds.at,
-            f"{growth.opening_seconds.fixed:.2g} s + n x {growth.opening_seconds.each * 1e6:.2g} µs",
+            opening.at,
+            f"n x {opening.each * 1e6:.2g} µs {_plus(opening.fixed)} s measured",
         ),
         row(
             "writing, one core",
             "hours",
             lambda n: growth.writing_seconds.at(n) / SECONDS_PER_HOUR,
-            f"n x {growth.writing_seconds.each * 1e6:.0f} µs",
+            f"n x {growth.writing_seconds.each * 1e6:.0f} µs measured",
         ),
         row(
             "building the lists, one core",
@@ -145,6 +147,10 @@ def _seconds(counts: Sequence[float], growth: Growth) -> list[Row]:
             _told(build, growth.largest, "s"),
         ),
     ]
+
+
+def _plus(value: float) -> str:
+    return f"{'-' if value < 0 else '+'} {abs(value):.2g}"
 
 
 def _words_told(growth: Growth) -> str:
