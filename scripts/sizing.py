@@ -22,7 +22,7 @@ sys.path.insert(1, str(ROOT))
 
 from local_llm.costs.local import Traffic  # noqa: E402
 from local_llm.costs.throughput import throughput_of  # noqa: E402
-from local_llm.errors import LocalLLMError  # noqa: E402
+from local_llm.errors import InvalidInputError, LocalLLMError  # noqa: E402
 from local_llm.sizing import measured  # noqa: E402
 from local_llm.sizing.measured import Given, Growth, growth_of  # noqa: E402
 from local_llm.sizing.passage_table import Machines, passage_rows  # noqa: E402
@@ -42,7 +42,8 @@ SOURCES = {
 def main() -> None:
     options = arguments()
     try:
-        growths = [growth_of(json.loads(options.growth.read_text()), one) for one in options.dimension]
+        measured_here = read(options.growth)
+        growths = [growth_of(measured_here, one) for one in options.dimension]
         result = report(options, growths)
     except LocalLLMError as error:
         sys.exit(f"{error}\n{error.hint or ''}")
@@ -76,6 +77,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--growth", type=Path, default=ROOT / "docs" / "figures" / "growth.json")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Raises: InvalidInputError for a file that is not there, or not what bench_growth wrote."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(
+            f"{path} cannot be read: {error}", hint=f"scripts/bench_growth.py --work FOLDER --out {path}"
+        ) from error
+    if not isinstance(result, dict) or "sizes" not in result:
+        raise InvalidInputError(f"{path} holds no sizes; expected what scripts/bench_growth.py --out writes")
+    return result
 
 
 def report(options: argparse.Namespace, growths: list[Growth]) -> dict[str, Any]:

@@ -114,6 +114,16 @@ def test_sizing_says_which_dimension_was_not_measured() -> None:
     assert "--dimension 512" in done.stderr
 
 
+@pytest.mark.parametrize("content", [None, "no JSON", "[]", "{}"])
+def test_sizing_names_a_file_without_figures(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "growth.json").write_text(content)
+    done = run("sizing.py", "--growth", str(tmp_path / "growth.json"))
+    assert done.returncode == 1
+    assert "growth.json" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_requests_by_hand() -> None:
     growth = growth_of(json.loads(FIGURES.read_text()), 384)
     load = Load(Traffic(2000, 300), None, utilisation=0.5, pairs=100)
