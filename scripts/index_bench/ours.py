@@ -55,6 +55,11 @@ class Ours:
         views = InMemory(lambda dimension: ViewOptions(dimension, device="cpu"))
         self._store = CollectionStore(self._path, views)
 
+    @property
+    def store(self) -> Any:
+        """The `CollectionStore`, once it is open."""
+        return self._store
+
     def strategies(self, column: str | None) -> dict[str, Efforts]:
         return {"tuned by itself": (0,)}
 
