@@ -10,6 +10,8 @@ from acceptance.bench import Bench
 from acceptance.little_runs import fresh
 
 MOST_LORAS = 8
+# A server has one, whether anybody asks it or not.
+ENCODER = "bge-least"
 SETTINGS = """\
 [engine]
 model = "{model}"
@@ -19,6 +21,7 @@ max_model_tokens = {tokens}
 tool_parser = "none"
 gpu_memory_share = 0.8
 [index]
+encoder = "{encoder}"
 device = "cpu"
 precision = "float32"
 """
@@ -36,12 +39,13 @@ class ServedHome:
         self.work = fresh(bench, name)
         self.box = Box(self.work)
         tokens = min(4096, models.DECODERS[shape]["max_position_embeddings"])
-        text = SETTINGS.format(model=shape, loras=MOST_LORAS if name == "served" else 1, tokens=tokens)
+        loras = MOST_LORAS if name == "served" else 1
+        text = SETTINGS.format(model=shape, loras=loras, tokens=tokens, encoder=ENCODER)
         (self.box.home / "settings.toml").write_text(text, encoding="utf-8")
         self.settings = self.box.settings
-        self.model = ModelStore(self.settings.place.ensure().models).import_folder(
-            models.decoder(bench, shape), name=shape
-        )
+        store = ModelStore(self.settings.place.ensure().models)
+        store.import_folder(models.encoder(bench, ENCODER), name=ENCODER)
+        self.model = store.import_folder(models.decoder(bench, shape), name=shape)
 
     def publish(self, adapter: Path, suffix: str) -> str:
         """As `local-llm models import` does. Returns: its `ft:` name, by which it is asked from now on."""

@@ -21,6 +21,7 @@ from acceptance.parts import MACHINE, Part, Run, parts  # noqa: E402
 from acceptance.served_home import ServedHome  # noqa: E402
 from acceptance.session import NO_GPU, NO_TIME, PartResult, Session  # noqa: E402
 
+from index.encoders import Encoders  # noqa: E402
 from local_llm.adapters import AdapterRegistry  # noqa: E402
 
 RUNS = "tests.scripts.acceptance_runs"
@@ -152,6 +153,7 @@ def test_a_home_takes_the_random_base_and_adapters_as_its_own(tmp_path: Path) ->
         assert {row.name for row in listed} == set(names)
         assert home.settings.engine.model == home.model.name == "least"
         assert home.settings.engine.max_loras == 8
+        assert Encoders(home.settings).fingerprint()[0] == "bge-least", "without one no server starts"
     finally:
         state.close()
 
