@@ -167,8 +167,8 @@ def _require_devices(settings: Settings) -> None:
         problem = f"{empty} names no device"
     elif both := sorted(engine & training):
         problem = f"gpu.engine_devices and gpu.training_devices both name {', '.join(both)}"
-    elif len(engine) < settings.engine.gpus and not settings.engine.urls:
-        problem = f"gpu.engine_devices names {len(engine)} for {settings.engine.gpus} engine.gpus"
+    elif len(engine) < settings.engine.gpus_here and not settings.engine.urls:
+        problem = f"gpu.engine_devices names {len(engine)} for {settings.engine.gpus_here} of the engine"
     elif len(training) < settings.training.processes:
         problem = f"gpu.training_devices names {len(training)} for {settings.training.processes} training.processes"
     if problem:

@@ -1,5 +1,6 @@
 """The settings of vLLM, started here or elsewhere."""
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -70,7 +71,28 @@ class EngineSettings(Section):
     max_num_seqs: int | None = Field(
         None, gt=0, description="Answers made at once; others wait in the engine. Default: vLLM's own."
     )
-    gpus: int = Field(1, gt=0, description="GPUs that hold the model together (vLLM's tensor parallel size).")
+    gpus: int = Field(
+        1,
+        gt=0,
+        description=(
+            "GPUs that hold each layer together (vLLM's tensor parallel size). With the next two, the engine takes "
+            "`gpus` x `pipeline_parallel` x `data_parallel` GPUs."
+        ),
+    )
+    pipeline_parallel: int = Field(
+        1, gt=0, description="Into how many groups the layers are cut, each on `gpus` GPUs of its own."
+    )
+    data_parallel: int = Field(1, gt=0, description="Copies of all that in one engine, which share its requests.")
+    hosts: list[str] = Field(
+        default_factory=list,
+        description=(
+            "Addresses of the machines whose GPUs the engine takes, this one first, the same number of each. "
+            "Default: this one alone. See docs/engines.md."
+        ),
+    )
+    ray: bool = Field(
+        False, description="The engine's workers are placed by Ray, which already runs on its machines."
+    )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto", description="Type of the weights and of computing; `auto`: the model's own."
     )
@@ -142,6 +164,24 @@ class EngineSettings(Section):
         if len(set(checked)) < len(checked):
             raise ValueError("expected each engine once")
         return checked
+
+    @field_validator("hosts")
+    @classmethod
+    def _addresses(cls, hosts: list[str]) -> list[str]:
+        checked = [str(ipaddress.ip_address(host)) for host in hosts]  # its error says what is no address
+        if len(set(checked)) < len(checked):
+            raise ValueError("expected each machine once")
+        return checked
+
+    @property
+    def all_gpus(self) -> int:
+        """What an hour of the engine costs is that of so many."""
+        return self.gpus * self.pipeline_parallel * self.data_parallel
+
+    @property
+    def gpus_here(self) -> int:
+        """Those of this machine, the first of `hosts`."""
+        return self.all_gpus // max(len(self.hosts), 1)
 
     @property
     def largest_lora_rank(self) -> int:

@@ -10,6 +10,7 @@ from local_llm.errors import InsufficientMemoryError, SettingsError
 from local_llm.hardware import available_memory_gib, gpu_memory_gib, gpu_name
 from local_llm.models import Model
 from local_llm.settings import Settings
+from serving import engine_layout
 from serving.engine_arguments import Option, merged, refuse_ours
 from serving.tool_parsers import tool_parser_of
 
@@ -102,8 +103,6 @@ def _size(settings: Settings) -> list[Option]:
     engine, options = settings.engine, list[Option]()
     if engine.max_num_seqs is not None:
         options.append(("--max-num-seqs", str(engine.max_num_seqs)))
-    if engine.gpus > 1:
-        options.append(("--tensor-parallel-size", str(engine.gpus)))
     if engine.dtype != "auto":
         options.append(("--dtype", engine.dtype))
     if engine.quantization is not None:
@@ -117,7 +116,7 @@ def _size(settings: Settings) -> list[Option]:
     else:
         # Compiling takes longer than it saves on a small model without Triton.
         options.append(("--enforce-eager",))
-    return options
+    return [*options, *engine_layout.options(engine)]
 
 
 def _speech(engine: EngineSettings, model: Model) -> list[Option]:
@@ -147,6 +146,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_CPU_KVCACHE_SPACE": str(settings.engine.kv_cache_gib),
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_SECONDS),
+        **engine_layout.environment(settings.engine),
         **settings.engine.environment,
     }
 
@@ -156,15 +156,18 @@ def require_memory(settings: EngineSettings, model: Model) -> None:
     if gpu_name():
         return
     weights = model.manifest.bytes / 1024**3
-    needed = weights + settings.kv_cache_gib + OVERHEAD_GIB
+    # Each worker has a cache of its own.
+    caches = settings.kv_cache_gib * settings.gpus_here
+    rest = OVERHEAD_GIB + engine_layout.more_gib(settings, weights)
+    needed = weights + caches + rest
     available = available_memory_gib()
     if needed > available:
-        room = int(available - weights - OVERHEAD_GIB)
+        room = int((available - weights - rest) / settings.gpus_here)
         hint = (
             f"set engine.kv_cache_gib to {room} or less" if room >= 1 else "serve a smaller model, or free memory"
         )
         raise InsufficientMemoryError(
-            f"the engine needs about {needed:.1f} GiB ({weights:.1f} weights, {settings.kv_cache_gib} key-value "
-            f"cache, {OVERHEAD_GIB} processes), but {available:.1f} GiB are available",
+            f"the engine needs about {needed:.1f} GiB ({weights:.1f} weights, {caches} key-value "
+            f"cache, {rest:.1f} processes), but {available:.1f} GiB are available",
             hint=hint,
         )

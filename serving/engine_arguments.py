@@ -8,7 +8,14 @@ from local_llm.errors import SettingsError
 Option = tuple[str, ...]
 
 # Short names of options that we derive (vllm 0.32, engine/arg_utils.py).
-SHORT = {"-tp": "--tensor-parallel-size", "-q": "--quantization"}
+SHORT = {
+    "-tp": "--tensor-parallel-size",
+    "-pp": "--pipeline-parallel-size",
+    "-dp": "--data-parallel-size",
+    "-n": "--nnodes",
+    "-r": "--node-rank",
+    "-q": "--quantization",
+}
 
 # Without these as we give them the gateway would not find the engine, or not be let in.
 OURS = {

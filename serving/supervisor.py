@@ -24,7 +24,7 @@ from local_llm.locks import exclusive_lock
 from local_llm.models import Model, ModelStore
 from local_llm.settings import Settings
 from local_llm.state import open_state
-from serving import engine, outlook, preflight
+from serving import engine, engine_layout, outlook, preflight
 from serving.children import Child, Children, Talk
 from serving.health_watch import HealthWatch, Patience
 from serving.log_rotation import LogRotation
@@ -122,6 +122,7 @@ class Supervisor:
             model = self._check()
             listener = stack.enter_context(preflight.bind(self._settings.server))
             self._announce(listener)
+            self._tell_what_runs_elsewhere(model)
             stack.callback((home.run / "server.json").unlink, missing_ok=True)
             signal.signal(signal.SIGTERM, self._stop)
             signal.signal(signal.SIGINT, self._stop)
@@ -156,6 +157,7 @@ class Supervisor:
         model = store.get(self._settings.engine.model, "base")
         if self._settings.engine.urls:
             return model
+        engine_layout.require_layout(self._settings.engine, model)
         if device.training_job(self._settings) is None:  # else what is free now is not what the engine will find
             engine.require_memory(self._settings.engine, model)
         return model
@@ -174,6 +176,14 @@ class Supervisor:
             else f"starting the engine (its log: {logs / 'engine.log'})"
         )
         self._talk(f"listening on {url}; {where}")
+
+    def _tell_what_runs_elsewhere(self, model: Model) -> None:
+        settings = self._settings
+        if settings.engine.urls or settings.engine.ray:
+            return
+        line = engine.command(settings, model, settings.place.socket("engine"), _published(settings, model))
+        for number, host in enumerate(settings.engine.hosts[1:], start=1):
+            self._talk(f"on {host} run: {engine_layout.line_elsewhere(line, settings.engine, number)}")
 
     def _watch(self, children: Children) -> None:
         self._outlook = outlook.read(self._settings.place)

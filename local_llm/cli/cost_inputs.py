@@ -134,7 +134,7 @@ def _hardware(prices: Prices, gpu: str | None) -> tuple[GPUPrice, Whereabouts]:
 def _gpus(settings: Settings, options: MachineOptions) -> int:
     if options.gpus is not None:
         return options.gpus
-    return settings.engine.gpus if options.gpu is None else 1
+    return settings.engine.all_gpus if options.gpu is None else 1
 
 
 def _hour(settings: Settings, machine: Machine, options: MachineOptions, whereabouts: Whereabouts) -> Figure:

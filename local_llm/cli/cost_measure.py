@@ -41,7 +41,7 @@ def measure_throughput(
         **found.facts(),
         "model": box.settings.engine.model if model == "base" else model,
         "is_adapter": model.startswith("ft:"),
-        "gpus": box.settings.engine.gpus,
+        "gpus": box.settings.engine.all_gpus,
     }
     run_id = ledger.record(box.state, box.caller.project_id, "throughput", facts)
     emit({"id": run_id, **facts}, _told(found, run_id), as_json=as_json)

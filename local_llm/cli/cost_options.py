@@ -51,7 +51,7 @@ class MachineOptions:
     )
     gpu: Annotated[str | None, typer.Option("--gpu", help="A GPU of the price list; default: this machine.")] = None
     gpus: Annotated[
-        int | None, typer.Option("--gpus", help="GPUs of the machine; default: engine.gpus here, else 1.")
+        int | None, typer.Option("--gpus", help="GPUs of the machine; default: those of the engine here, else 1.")
     ] = None
     gpu_usd_per_hour: Annotated[
         float | None, typer.Option("--gpu-usd-per-hour", help="Rent of one GPU; default: price list.")

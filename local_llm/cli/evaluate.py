@@ -163,7 +163,7 @@ def _made(box: CommandContext, plan: Plan) -> tuple[dict[str, Any], Path]:
         project=box.caller.project_id,
         created_at=now(),
         hardware=this_hardware().to_json(),
-        engine={"gpus": box.settings.engine.gpus, "elsewhere": bool(box.settings.engine.urls)},
+        engine={"gpus": box.settings.engine.all_gpus, "elsewhere": bool(box.settings.engine.urls)},
     )
     folder = history.write(report, answer_rows(found))
     ledger.record(box.state, box.caller.project_id, "evaluation", ledger_facts(report) | took | meter.facts())

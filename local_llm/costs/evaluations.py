@@ -94,7 +94,7 @@ def hosted_answers(entry: LedgerEntry) -> list[AnswerEvidence]:
 
 
 def gpus_of(entry: LedgerEntry) -> int:
-    """How many held the model together."""
+    """How many worked for the engine."""
     return int(_engine(entry).get("gpus", 1))
 
 

@@ -130,7 +130,7 @@ def gather(
     gpus: int = 1,
     answers: Sequence[AnswerEvidence] = (),
 ) -> Evidence:
-    """`gpus`: what engines did counts only if that many held the model together. `answers` go before the ledger's
+    """`gpus`: what engines did counts only if that many worked for the engine. `answers` go before the ledger's
     own."""
 
     def there(kind: LedgerKind) -> list[LedgerEntry]:

@@ -23,7 +23,7 @@ def report_of(
 ) -> dict:
     """All figures. Keys carry their units; what is not known is null, and `cost_basis` says why.
 
-    `engine`: `gpus`, how many hold the model together, and `elsewhere`, whether that is another machine's engine.
+    `engine`: `gpus`, how many work for it, and `elsewhere`, whether that is another machine's engine.
     """
     plan = found.plan
     rules = plan.rules.model_dump(mode="json")

@@ -223,7 +223,7 @@ def test_separate_devices_must_suffice_for_the_engine(tmp_path: Path, urls: list
         },
     )  # fmt: skip
     if refused:
-        with pytest.raises(SettingsError, match=r"names 2 for 4 engine\.gpus"):
+        with pytest.raises(SettingsError, match=r"names 2 for 4 of the engine"):
             device.require_sharing(settings)
     else:
         device.require_sharing(settings)

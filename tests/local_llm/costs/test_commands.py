@@ -40,6 +40,17 @@ class TestCommands:
         assert [line["expected"]["reach"] for line in found["break_even"]] == ["reachable", "unreachable"]
         assert found["break_even"][0]["expected"]["utilisation"] == pytest.approx(1.0127 / 2.5, rel=1e-4)
 
+    def test_an_hour_here_is_that_of_all_gpus_of_the_engine(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = ("breakeven", *self.H200[2:], "--hosted", "gpt-6-luna")
+        (one,) = self.json(capsys, *asked)["break_even"]
+        for name, number in (("GPUS", "2"), ("PIPELINE_PARALLEL", "3"), ("DATA_PARALLEL", "4")):
+            monkeypatch.setenv(f"LOCAL_LLM_ENGINE__{name}", number)
+        (all_of_them,) = self.json(capsys, *asked)["break_even"]
+        rate, rates = (line["expected"]["requests_per_second"] for line in (one, all_of_them))
+        assert rates == pytest.approx(24 * rate)
+
     def test_a_rent_between_two_ends_gives_a_span(self, capsys: pytest.CaptureFixture[str]) -> None:
         found = self.json(capsys, "breakeven", "--gpu", "H200", *self.H200[4:], "--hosted", "gpt-6-luna")
         line = found["break_even"][0]
