@@ -132,7 +132,7 @@ def _require_ray(engine: EngineSettings) -> None:
         hint = "unset engine.ray; engine.hosts alone works on CPUs, too"
     elif importlib.util.find_spec("ray") is None:
         problem = "engine.ray is set, but Ray is not installed here"
-        hint = "install ray into this environment, and into that of each of engine.hosts"
+        hint = "scripts/install_ray, here and on each of engine.hosts"
     if problem:
         raise SettingsError(problem, hint=hint)
 
