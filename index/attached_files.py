@@ -30,8 +30,8 @@ from index.registry import CollectionRegistry, is_expired
 from local_llm.errors import ConflictError, InvalidInputError, LocalLLMError, NotFoundError
 from local_llm.fileio import bytes_below
 from local_llm.files import FileStore
+from local_llm.index_settings import IndexSettings
 from local_llm.permissions import Caller, Principals
-from local_llm.settings import IndexSettings
 from local_llm.state import Collection, File
 
 SMALLEST_CHUNK_TOKENS = 16

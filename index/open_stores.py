@@ -14,7 +14,7 @@ from index.collection.store import CollectionStore, Sample, SnapshotPolicy
 from index.vectors.view import Built
 from index.view_places import ViewPlaces
 from local_llm.errors import LocalLLMError
-from local_llm.settings import IndexSettings
+from local_llm.index_settings import IndexSettings
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from index.collection.views import Views
 from index.milvus.client import MilvusOptions
 from index.milvus.views import OnMilvus
 from index.vectors.view import ViewOptions
-from local_llm.settings import IndexSettings
+from local_llm.index_settings import IndexSettings
 
 
 class ViewPlaces:

@@ -47,11 +47,12 @@ class OnRay:
             ray.data.DataContext.get_current().enable_progress_bars = False
             for name in ("ray.data", "ray.data._internal"):  # what befalls it is raised
                 logging.getLogger(name).setLevel(logging.CRITICAL)
+            stateful: Any = _Encode  # made once a worker; Ray's annotation knows functions only
             corpus = ray.data.from_items(
                 [{"part": part_to_json(part)} for part in parts], override_num_blocks=len(parts)
             )
             encoded = corpus.map(
-                _Encode,  # type: ignore[arg-type]  # a class is allowed, too (Ray Data's "stateful transforms")
+                stateful,
                 fn_constructor_args=(plan, str(into)),
                 compute=ray.data.ActorPoolStrategy(size=min(count, len(parts))),
                 num_cpus=cpus,

