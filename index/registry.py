@@ -42,6 +42,22 @@ class ExpiredError(InvalidInputError):
     code = "vector_store_expired"
 
 
+def require_all_here(state: State, folder: Path) -> None:
+    """For what must hold in every collection when it is acknowledged. `folder`: of this host's collections.
+
+    Raises: ConflictError if some are another's of the hosts that share the state.
+    """
+    if not state.host:
+        return
+    with state.reading() as session:
+        identifiers = session.scalars(select(Collection.id)).all()
+    if not all((folder / identifier / DATABASE).exists() for identifier in identifiers):
+        raise ConflictError(
+            "another of the hosts that share the state has collections: this is for that host to do",
+            hint="ask that host; see docs/postgresql.md",
+        )
+
+
 class CollectionRegistry:
     def __init__(self, settings: Settings, state: State):
         self._folder = settings.place.collections
@@ -66,7 +82,8 @@ class CollectionRegistry:
         """
         if caller.collections is not None:
             raise ForbiddenError("this key reaches certain collections only, and may not make others")
-        self._refuse_second_host()
+        # Who may read an upload hangs on all collections that it is in: one host has to have them all.
+        self.require_all_here()
         identifier = new_id(ID_PREFIX)
         if name is not None and (not is_name(name) or name.startswith(ID_PREFIX)):
             raise InvalidInputError(
@@ -120,17 +137,6 @@ class CollectionRegistry:
         """Those whose folders lie on this host. Where no others share the state all do, or are lost."""
         rows = self.all()
         return [row for row in rows if self.database(row.id).exists()] if self._state.host else rows
-
-    def _refuse_second_host(self) -> None:
-        """Who may read an upload hangs on all collections that it is in: one host has to have them all.
-
-        Raises: ConflictError.
-        """
-        if self._state.host and len(self.here()) < len(self.all()):
-            raise ConflictError(
-                "another of the hosts that share the state has collections: this one can have none",
-                hint="make it there; see docs/postgresql.md",
-            )
 
     def has_expired(self, identifier: str) -> bool:
         """By what its row says now."""
@@ -197,6 +203,10 @@ class CollectionRegistry:
                 setattr(row, column, value)
             return row
 
+    def require_all_here(self) -> None:
+        """Raises: ConflictError where others of the hosts that share the state have collections."""
+        require_all_here(self._state, self._folder)
+
     def delete(self, caller: Caller, collection: str) -> Collection:
         """Forgets the row; the caller closes what is open and deletes the folder.
 
@@ -205,6 +215,7 @@ class CollectionRegistry:
         if not caller.administers:
             raise ForbiddenError("only an admin may delete a collection")
         row = self.get(caller, collection)
+        self.require_all_here()
         with self._state.session() as session:
             users = session.scalars(select(ProfileRow.name).where(ProfileRow.collection_id == row.id)).all()
             if users:

@@ -194,11 +194,16 @@ def sync_report(value: Json) -> SyncReport:
 
 def error_to_json(error: LocalLLMError) -> Json:
     kind = next(base.__name__ for base in type(error).__mro__ if base.__name__ in _ERRORS)
-    return {"kind": kind, "message": error.message, "hint": error.hint, "param": error.param}
+    told: Json = {"kind": kind, "message": error.message, "hint": error.hint, "param": error.param}
+    if isinstance(error, errors.UnavailableError):
+        told["retry_after_seconds"] = error.retry_after_seconds
+    return told
 
 
 def error_from_json(value: Mapping[str, Any]) -> LocalLLMError:
-    return _ERRORS[value["kind"]](value["message"], hint=value["hint"], param=value["param"])
+    """Of the same class, or of the nearest that is of `local_llm.errors`."""
+    rest = {name: told for name, told in value.items() if name not in ("kind", "message")}
+    return _ERRORS[value["kind"]](value["message"], **rest)
 
 
 def _as_tuple(allow: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -98,7 +98,7 @@ class SnapshotWatch:
 
     def _failures(self) -> tuple[type[Exception], ...]:
         """What the pool raises, and the driver by itself."""
-        return (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error)
+        return (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error, postgresql.PasswordFileError)
 
     def _open(self) -> None:
         self._connection = self._connect(self._engine)

@@ -157,7 +157,14 @@ class UnavailableError(LocalLLMError):
     code = "unavailable"
     retry_after_seconds = 2
 
-    def __init__(self, message: str, *, hint: str | None = None, retry_after_seconds: int | None = None):
-        super().__init__(message, hint=hint)
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        param: str | None = None,
+        retry_after_seconds: int | None = None,
+    ):
+        super().__init__(message, hint=hint, param=param)
         if retry_after_seconds is not None:
             self.retry_after_seconds = retry_after_seconds

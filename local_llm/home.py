@@ -2,10 +2,11 @@
 
 import hashlib
 import os
-import socket
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from local_llm.state_settings import StateSettings
 
@@ -28,8 +29,16 @@ class Home:
 
     @property
     def host(self) -> str:
-        """Tells this home from those of other hosts, and of this one."""
-        return hashlib.sha256(f"{socket.gethostname()}:{self.root}".encode()).hexdigest()[:12]
+        """Tells this home from those of other hosts, and of this one: chosen once, not the machine's name."""
+        path = self.run / "host"
+        if not path.exists():
+            self.run.mkdir(parents=True, exist_ok=True)
+            chosen = path.with_name(f".host.{uuid4().hex}")
+            chosen.write_text(uuid4().hex[:12])
+            with suppress(FileExistsError):  # by another process of ours
+                os.link(chosen, path)
+            chosen.unlink()
+        return path.read_text()
 
     @property
     def settings_file(self) -> Path:

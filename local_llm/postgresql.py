@@ -49,6 +49,10 @@ AWAY, ADVICE = "the state database is not available just now", "ask again in a m
 log = logging.getLogger("local_llm.state")
 
 
+class PasswordFileError(SettingsError):
+    """It cannot be read."""
+
+
 class StateUnavailableError(UnavailableError):
     """The database server is down, restarting, or too busy. What was not acknowledged may be sent again."""
 
@@ -67,6 +71,8 @@ def make_engine(settings: StateSettings, **options: Any) -> Engine:
             pool_timeout=LOCK_SECONDS,
             pool_pre_ping=True,  # after a restart of the server nobody meets a connection of before
             hide_parameters=True,  # errors reach logs
+            # Whatever the server's default is: a transaction sees what was committed before it had the lock.
+            isolation_level="READ COMMITTED",
             **options,
         )
     except (ImportError, NoSuchModuleError) as error:
@@ -94,7 +100,7 @@ def _password(settings: StateSettings) -> str:
         return settings.password_file.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(f"state.password_file {settings.password_file} cannot be read: {reason}") from None
+        raise PasswordFileError(f"state.password_file {settings.password_file} cannot be read: {reason}") from None
 
 
 def _whole_numbers(connection: Any, _record: Any) -> None:
@@ -184,6 +190,8 @@ def in_our_words() -> Iterator[None]:
     """
     try:
         yield
+    except PasswordFileError as error:  # it was readable when the program started
+        raise unavailable(error) from None
     except PoolTimeoutError:
         raise StateUnavailableError(
             "all connections to the state database are in use", hint="ask again, or raise state.connections"

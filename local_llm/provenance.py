@@ -40,9 +40,14 @@ def remember(state: State, project_id: str, audiences: Mapping[str, Allow]) -> N
             session.execute(
                 delete(RestrictedRow).where(RestrictedRow.project_id == project_id, RestrictedRow.sha256.in_(some))
             )
-        for sha256, allow in audiences.items():
-            if allow is not None:
-                session.merge(RestrictedRow(project_id=project_id, sha256=sha256, allow=sorted(allow)))
+        restricted = {sha256: sorted(allow) for sha256, allow in audiences.items() if allow is not None}
+        insert = state.upsert(RestrictedRow)
+        insert = insert.on_conflict_do_update(
+            index_elements=["project_id", "sha256"], set_={"allow": insert.excluded.allow}
+        )
+        for some in _some_at_once(restricted):
+            rows = [{"project_id": project_id, "sha256": one, "allow": restricted[one]} for one in some]
+            session.execute(insert, rows)
 
 
 def audience_of_file(state: State, project_id: str, path: Path) -> Allow:

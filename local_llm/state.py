@@ -6,6 +6,7 @@ own (index/).
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -38,7 +39,10 @@ from local_llm.errors import ConflictError
 from local_llm.home import Home
 from local_llm.identifiers import new_ordered_id, now
 from local_llm.locks import exclusive_lock
+from local_llm.state_mark import require_same
 
+# The escape itself: not a backslash that stands for itself, and then these five characters.
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCAL_PROJECT = "local"
 
@@ -436,11 +440,13 @@ class State:
 def open_state(home: Home) -> State:
     """Opens the state database of `home`, made or migrated first if need be: state.db, or what state.url names.
 
-    Raises: SettingsError, StateUnavailableError, ConflictError if a newer version migrated it.
+    Raises: SettingsError, StateUnavailableError, ConflictError if a newer version migrated it, or what lies in the
+    home is another database's (local_llm.state_mark).
     """
     state = open_empty_state(home)
     try:
         _ensure_local_project(state)
+        require_same(home, state.local_project_id())
     except BaseException:
         state.close()
         raise
@@ -467,7 +473,7 @@ def open_empty_state(home: Home) -> State:
         with exclusive_lock(home.run / "migrate.lock", "the migration of the state database", wait=True):
             _migrate(engine)
     else:
-        engine = postgresql.make_engine(home.state, json_serializer=_dump_json)
+        engine = postgresql.make_engine(home.state, json_serializer=_dump_json_without_nul)
         with postgresql.opening(engine):
             _migrate(engine)  # in a transaction that has the writers' lock: on other hosts they wait
     return State(engine, "" if home.state.url is None else home.host)
@@ -491,6 +497,11 @@ def _migrate(engine: Engine) -> None:
 
 def _dump_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _dump_json_without_nul(value: Any) -> str:
+    """PostgreSQL keeps the escape of NUL, and fails when anything of that value is read as text."""
+    return _NUL.sub(r"\1\\ufffd", _dump_json(value))
 
 
 def _make_durable(connection: Any, _record: Any) -> None:

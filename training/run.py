@@ -75,7 +75,10 @@ def _alone(settings: Settings, state: State, lease: Lease, stop: threading.Event
 
     Raises: StoppedError, LeaseLostError.
     """
-    lock = Lock(settings.place.run / f"{lease.job_id}.lock")
+    # Hosts that share the state share this folder: the lock has to lie there, not where each has its own.
+    folder = settings.place.jobs / ".locks" if state.host else settings.place.run
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = Lock(folder / f"{lease.job_id}.lock")
     try:
         while not lock.take(f"process {os.getpid()}"):
             if stop.is_set():

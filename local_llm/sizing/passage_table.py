@@ -29,7 +29,7 @@ def passage_rows(counts: Sequence[float], growth: Growth, machines: Machines) ->
     """A column for each number of passages, of `growth.dimension` numbers each."""
     return [
         *_bytes(counts, growth),
-        *_machines(counts, growth.dimension, machines),
+        *_machines(counts, growth, machines),
         *_seconds(counts, growth),
         *_encoding(counts, growth.dimension, machines),
     ]
@@ -75,8 +75,9 @@ def _bytes(counts: Sequence[float], growth: Growth) -> list[Row]:
     ]
 
 
-def _machines(counts: Sequence[float], d: int, machines: Machines) -> list[Row]:
-    row = computed(counts)
+def _machines(counts: Sequence[float], growth: Growth, machines: Machines) -> list[Row]:
+    row, d = computed(counts), growth.dimension
+    rest = growth.other_memory_bytes
     limit = 1 / machines.scan_seconds
     scanned = passages.FLOAT16_BYTES * d
 
@@ -88,9 +89,9 @@ def _machines(counts: Sequence[float], d: int, machines: Machines) -> list[Row]:
             "hosts by memory, compacting",
             "count",
             lambda n: passages.machines_for_memory(
-                2 * passages.view_bytes(n, d), machines.host_bytes, machines.host_share
+                2 * passages.view_bytes(n, d) + rest.at(n), machines.host_bytes, machines.host_share
             ),
-            "ceil(2 x lists' memory / (host's input x share input))",
+            "ceil(memory while it is compacted / (host's input x share input))",
         ),
         row(
             "GPUs by memory",

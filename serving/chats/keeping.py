@@ -36,6 +36,8 @@ LARGEST_CHAT_CHARACTERS = 1 << 20
 FULL_SECONDS = 60.0
 # What may wait for a slow disk. Beyond, chats are answered and not kept.
 MOST_WAITING_CHARACTERS = 64 << 20
+# Their ids are parameters of one question to the database, which takes 32,766 (SQLite) or 65,535 (PostgreSQL).
+WRITTEN_AT_ONCE = 10_000
 
 METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(Metadata)
 
@@ -103,15 +105,16 @@ class ChatKeeper:
         waits on.
         """
         with self._writing:
-            chats = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            if not chats:
-                return
-            try:
-                self._insert([row for chat in chats if (row := _row_of(chat)) is not None])
-            except Exception:
-                self._waiting.extendleft(reversed(chats))
-                raise
-            self._size -= sum(chat.size for chat in chats)
+            left = len(self._waiting)
+            while left > 0:
+                chats = [self._waiting.popleft() for _ in range(min(left, WRITTEN_AT_ONCE))]
+                try:
+                    self._insert([row for chat in chats if (row := _row_of(chat)) is not None])
+                except Exception:
+                    self._waiting.extendleft(reversed(chats))
+                    raise
+                self._size -= sum(chat.size for chat in chats)
+                left -= len(chats)
 
     def _insert(self, rows: list[ChatRow]) -> None:
         with self._state.session() as session:

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from openai.types import FileDeleted, FileObject
 from starlette.datastructures import FormData, UploadFile
 
+from index.registry import require_all_here
 from local_llm.errors import InvalidInputError, NotFoundError, UnavailableError
 from local_llm.fileio import CHUNK_BYTES
 from local_llm.files import FINE_TUNE, Check, clean_filename
@@ -132,6 +133,8 @@ def file_content(request: Request, file_id: str) -> StreamingResponse:
 async def delete_file(request: Request, file_id: str) -> dict[str, Any]:
     """Gone with all that was made of it in the project's collections."""
     services, caller = services_of(request), caller_of(request)
+    # What was made of it has to be gone with it.
+    await run_in_threadpool(require_all_here, services.state, services.settings.place.collections)
     await run_in_threadpool(services.files.delete, file_id, caller)
     note(request, caller, "file.deleted", file_id)
     await _forget(services, caller, file_id)

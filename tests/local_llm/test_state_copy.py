@@ -68,7 +68,8 @@ def test_all_rows_are_copied_and_numbering_goes_on(full: State, target: Settings
     with closing(full), closing(open_state(target.place)) as there:
         counts = copy_state(full, there)
         assert set(counts.values()) == {ROWS}
-        assert everything(there) == everything(full)
+        # But for NUL, which PostgreSQL could not read as text.
+        assert json.dumps(everything(there)) == json.dumps(everything(full)).replace(r"\u0000", r"\ufffd")
         audit = Audit(there)
         audit.note(local_admin("id0"), "key.created", "key_1")
         audit.flush()

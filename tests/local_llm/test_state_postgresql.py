@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,13 @@ from sqlalchemy import func, insert, select, text
 from index.registry import CollectionRegistry
 from local_llm import ledger
 from local_llm.errors import ConflictError, InvalidInputError, SettingsError
+from local_llm.home import Home
 from local_llm.permissions import local_admin
 from local_llm.postgresql import StateUnavailableError
 from local_llm.settings import Settings, load_settings
-from local_llm.state import BatchRow, Job, LedgerEntry, Project, State, open_state
+from local_llm.state import BatchRow, ChatRow, Job, LedgerEntry, Project, State, open_empty_state, open_state
+from local_llm.state_copy import copy_state
+from serving.chats.rows import Filter, list_chats
 from tests.postgresql import PASSWORD, Cluster
 from training import leases
 
@@ -287,6 +291,77 @@ def test_a_text_that_postgresql_cannot_hold_is_the_askers_mistake(state: State) 
         session.add(Project(id="p", name="a\0b", created_at=0, archived_at=None))
 
 
+def test_a_nul_in_what_was_kept_does_not_spoil_the_lists_of_all_others(state: State) -> None:
+    project = state.local_project_id()
+    with state.session() as session:
+        for name, text_ in (("a", "one\0two"), ("b", "\\u0000, typed by hand")):
+            session.add(
+                ChatRow(id=name, project_id=project, key_id=None, created_at=0, model="m", labels={"k": text_},
+                        request={"model": name, "text": text_}, answer={}, prompt=None, size=0)
+            )  # fmt: skip
+    caller = local_admin(project)
+    for wanted, found in (
+        (Filter("b", {}), "b"),
+        (Filter(None, {"k": "\\u0000, typed by hand"}), "b"),
+        (Filter(None, {"k": "one\ufffdtwo"}), "a"),
+    ):
+        rows, _ = list_chats(state, caller, wanted, after=None, limit=9, order="asc")
+        assert [row.id for row in rows] == [found]
+
+
+def test_a_home_starts_with_no_other_database(
+    settings: Settings, state: State, postgresql: Cluster, tmp_path: Path
+) -> None:
+    """What has no row is deleted by a start: with an empty database that would be everything."""
+    empty = postgresql.create_database()
+    with pytest.raises(ConflictError, match="belongs to another state database"):
+        open_state(box(postgresql, empty, settings.home).place)
+    open_state(settings.place).close()
+    with pytest.raises(ConflictError, match="was moved to PostgreSQL"):
+        open_state(load_settings(environment={"LOCAL_LLM_HOME": str(settings.home)}).place)
+    shared = tmp_path / "joining" / "adapters"
+    shared.parent.mkdir()
+    shared.symlink_to(settings.place.adapters)
+    with pytest.raises(ConflictError, match="adapters belongs to another"):
+        open_state(box(postgresql, empty, shared.parent).place)
+
+
+def test_a_state_that_was_not_copied_is_not_given_up(postgresql: Cluster, tmp_path: Path) -> None:
+    before = load_settings(environment={"LOCAL_LLM_HOME": str(tmp_path)})
+    open_state(before.place).close()
+    settings = box(postgresql, postgresql.create_database(), tmp_path)
+    with pytest.raises(ConflictError, match=r"was not copied") as caught:
+        open_state(settings.place)
+    assert "local-llm state copy" in str(caught.value.hint)
+    with closing(open_empty_state(Home(tmp_path))) as here, closing(open_empty_state(settings.place)) as there:
+        copy_state(here, there)
+    open_state(settings.place).close()
+    open_state(settings.place).close()
+
+
+def test_a_password_file_that_is_gone_for_a_moment_is_no_mistake_of_the_asker(
+    settings: Settings, state: State, tmp_path: Path
+) -> None:
+    password = tmp_path / "password"
+    password.write_text(PASSWORD)
+    moved = settings.state.model_copy(update={"password_file": password})
+    with closing(open_state(replace(settings.place, state=moved))) as opened:
+        opened._engine.dispose()
+        opened._watch.close()
+        password.unlink()
+        with pytest.raises(StateUnavailableError) as caught:
+            opened.local_project_id()
+        assert str(password) not in caught.value.message
+        password.write_text(PASSWORD)
+        assert opened.local_project_id() == state.local_project_id()
+
+
+def test_a_host_is_known_by_what_it_chose_once(settings: Settings, tmp_path: Path) -> None:
+    host = settings.place.host
+    assert host == settings.place.host
+    assert settings.model_copy(update={"home": tmp_path / "other"}).place.host != host
+
+
 def test_who_reads_cannot_write(state: State) -> None:
     with pytest.raises(StateUnavailableError), state.reading() as session:
         session.execute(insert(Project).values(id="p", name="p", created_at=0))
@@ -321,4 +396,7 @@ def test_collections_are_made_on_one_host_only(
     assert [row.id for row in first.here()] == [made.id]
     assert second.here() == []
     assert second.get(caller, "docs").id == made.id
+    with pytest.raises(ConflictError, match="another of the hosts"):
+        second.delete(caller, "docs")
+    assert first.get(caller, "docs").id == made.id
     first.create(caller, "more", encoder="tiny", fingerprint="f", dimension=4)
