@@ -24,6 +24,7 @@ from local_llm.permissions import Caller
 from local_llm.servable import CONFIG, WEIGHTS, ranks_of, refuse_unservable
 from local_llm.settings import Settings
 from local_llm.state import Adapter, JobCheckpoint, State
+from local_llm.state_mark import MARK
 
 PREFIX = "ft:"
 NAME_ID_LENGTH = 8
@@ -185,7 +186,7 @@ class AdapterRegistry:
             with self._state.reading() as session:
                 known = set(session.scalars(select(Adapter.id)))
             for path in root.iterdir():
-                if path.name not in known:
+                if path.name not in known and path.name != MARK:
                     shutil.rmtree(path, ignore_errors=True)
 
     def _largest_rank(self, adapter: Adapter) -> int:

@@ -19,6 +19,7 @@ from local_llm.home import Home
 from local_llm.locks import holder_of
 from local_llm.run_folders import REQUEST, RETRIEVER, RUN_LOCK, RunFolder, run_folders
 from local_llm.state import Adapter, Collection, File, Job, Project, State
+from local_llm.state_mark import MARK
 
 DAY_SECONDS = 24 * 3600
 UNTOUCHED_SECONDS = DAY_SECONDS
@@ -56,6 +57,7 @@ def find_garbage(
         }
     found = []
     for kind, (folder, known) in tables.items():
+        known |= {MARK, place.job_locks.name}
         found += [_garbage(kind, path) for path in _untouched(folder) if path.name not in known]
     for path in _untouched(place.derived):
         if path.name.startswith(DERIVED_PREFIX) and not is_derived(path.name):

@@ -65,6 +65,11 @@ class Home:
         return self.root / "jobs"
 
     @property
+    def job_locks(self) -> Path:
+        """Of hosts that share the state and, with it, the folder of jobs."""
+        return self.jobs / ".locks"
+
+    @property
     def retrievers(self) -> Path:
         """Runs that train encoders: data, reports, and models that were not published."""
         return self.root / "retrievers"

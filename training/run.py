@@ -76,7 +76,7 @@ def _alone(settings: Settings, state: State, lease: Lease, stop: threading.Event
     Raises: StoppedError, LeaseLostError.
     """
     # Hosts that share the state share this folder: the lock has to lie there, not where each has its own.
-    folder = settings.place.jobs / ".locks" if state.host else settings.place.run
+    folder = settings.place.job_locks if state.host else settings.place.run
     folder.mkdir(parents=True, exist_ok=True)
     lock = Lock(folder / f"{lease.job_id}.lock")
     try:

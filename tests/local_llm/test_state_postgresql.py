@@ -15,13 +15,16 @@ from sqlalchemy import func, insert, select, text
 
 from index.registry import CollectionRegistry
 from local_llm import ledger
+from local_llm.adapters import AdapterRegistry
 from local_llm.errors import ConflictError, InvalidInputError, SettingsError
+from local_llm.garbage import find_garbage
 from local_llm.home import Home
 from local_llm.permissions import local_admin
 from local_llm.postgresql import StateUnavailableError
 from local_llm.settings import Settings, load_settings
 from local_llm.state import BatchRow, ChatRow, Job, LedgerEntry, Project, State, open_empty_state, open_state
 from local_llm.state_copy import copy_state
+from local_llm.state_mark import MARK
 from serving.chats.rows import Filter, list_chats
 from tests.postgresql import PASSWORD, Cluster
 from training import leases
@@ -317,6 +320,13 @@ def test_a_home_starts_with_no_other_database(
     with pytest.raises(ConflictError, match="belongs to another state database"):
         open_state(box(postgresql, empty, settings.home).place)
     open_state(settings.place).close()
+    for mark in (settings.place.adapters / MARK, settings.home / MARK):
+        os.utime(mark, (0, 0))
+    settings.place.job_locks.mkdir()
+    os.utime(settings.place.job_locks, (0, 0))
+    assert find_garbage(settings.place, state, lambda name: True) == []
+    AdapterRegistry(settings, state).remove_abandoned()
+    assert (settings.place.adapters / MARK).exists()
     with pytest.raises(ConflictError, match="was moved to PostgreSQL"):
         open_state(load_settings(environment={"LOCAL_LLM_HOME": str(settings.home)}).place)
     shared = tmp_path / "joining" / "adapters"
