@@ -4,13 +4,18 @@
     parts/<key>/texts.npy         uint8 [passages, 32]: SHA-256 of what was encoded
     parts/<key>/vectors.npy       float32 [passages, dimension], rows of length 1
     parts/<key>/report.json       what became of the part's files
+    parts/.tried-<key>            a byte for each time that a part was begun in this run and not ended
+    lock                          held by the run that fills it
 
 A part is there whole or not at all. Whoever takes a vector compares the whole hash of a text with that of the row.
 """
 
+import errno
 import hashlib
+import shutil
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,24 +23,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.bulk.plan import PartReport, Plan, report_from_json, report_to_json
+from index.bulk.plan import Part, PartReport, Plan, report_from_json, report_to_json
+from index.collection.storage_errors import of_disk
 from index.encoding.encoder import Vectors
-from local_llm.errors import ConflictError, IntegrityError, InvalidInputError
+from local_llm.errors import ConflictError, IntegrityError, InvalidInputError, LocalLLMError
 from local_llm.fileio import read_json, remove_staging, staged_directory, write_json
+from local_llm.locks import exclusive_lock
 
-ENCODING, PARTS = "encoding.json", "parts"
+ENCODING, PARTS, LOCK, TRIED = "encoding.json", "parts", "lock", ".tried-"
 HASH_BYTES = 32
 # Parts whose files are open: a corpus that is added in its order needs one at a time.
 MOST_OPEN = 16
+# A worker may die once of what others did on its host, or be lost with it; hardly three times with one part.
+MOST_TRIES = 3
 
 
-def prepare(into: Path, plan: Plan) -> None:
-    """Makes the folder, readable for its owner alone: vectors tell what their texts were about.
+@contextmanager
+def filling(into: Path, plan: Plan) -> Iterator[None]:
+    """For the block this run alone fills the folder. Parts are for its owner alone to read, whatever folder it is:
+    vectors tell what their texts were about. Workers, on whatever host, ask for no lock.
 
-    Raises: ConflictError if it holds an encoding by another plan.
+    Raises: LockedError while another run fills it; ConflictError if it holds an encoding by another plan; as
+        Worker.encode for the disk.
     """
-    into.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (into / PARTS).mkdir(exist_ok=True)
+    with ExitStack() as held:
+        with _told_clearly(into):
+            into.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held.enter_context(exclusive_lock(into / LOCK, f"the encoding into {into}"))
+            _prepare(into, plan)
+        yield
+
+
+def _prepare(into: Path, plan: Plan) -> None:
+    (into / PARTS).mkdir(mode=0o700, exist_ok=True)
     if not (into / ENCODING).exists():
         write_json(into / ENCODING, plan.identity)
     found = read_json(into / ENCODING)
@@ -46,22 +66,44 @@ def prepare(into: Path, plan: Plan) -> None:
             hint="name another folder",
         )
     remove_staging(into / PARTS)
+    for tried in (into / PARTS).glob(f"{TRIED}*"):
+        tried.unlink(missing_ok=True)
+
+
+def begin_part(into: Path, part: Part) -> None:
+    """Counts the tries of a part that may end its worker: whoever starts workers anew would do so without end.
+
+    Raises: LocalLLMError when it was begun MOST_TRIES times and never ended; as Worker.encode for the disk.
+    """
+    with _told_clearly(into), (into / PARTS / f"{TRIED}{part.key}").open("ab") as tries:
+        if tries.tell() >= MOST_TRIES:
+            first, last = part.sources[0].path, part.sources[-1].path
+            raise LocalLLMError(
+                f"the part from {first} to {last} ended its worker {MOST_TRIES} times",
+                hint="see with dmesg and ray status whether hosts run out of memory or are lost; run fewer workers "
+                "at once (--workers), or find the file by encoding these alone, and encode the corpus without it",
+            )
+        tries.write(b".")
 
 
 def publish_part(into: Path, key: str, texts: Sequence[str], vectors: Vectors, report: PartReport) -> None:
-    try:
-        with staged_directory(into / PARTS / key) as folder:
+    """Takes the place of one that lacks files. Raises: as Worker.encode for the disk."""
+    target = into / PARTS / key
+    with _told_clearly(into):
+        if finished(into, key) is None:
+            shutil.rmtree(target, ignore_errors=True)
+        with _unless_there(), staged_directory(target) as folder:
             np.save(folder / "texts.npy", _hashes(texts))
             np.save(folder / "vectors.npy", vectors)
             (folder / "report.json").write_text(report_to_json(report))
-    except FileExistsError:
-        pass
+        (into / PARTS / f"{TRIED}{key}").unlink(missing_ok=True)
 
 
 def finished(into: Path, key: str) -> PartReport | None:
-    """None: it is still to do."""
+    """None: it is still to do, or to do again as files of it could not be read then."""
     path = into / PARTS / key / "report.json"
-    return report_from_json(path.read_text()) if path.exists() else None
+    report = report_from_json(path.read_text()) if path.exists() else None
+    return None if report is None or report.unreadable else report
 
 
 @dataclass(frozen=True)
@@ -89,7 +131,9 @@ class EncodedTexts:
             raise ConflictError(
                 f"{folder} was encoded by {found['name']}, and the collection needs {name}: weights, pooling, "
                 "prompts or precision differ",
-                hint=f"local-llm index encode PATHS --into ANOTHER_FOLDER --encoder {name}",
+                hint=f"local-llm index encode PATHS --into ANOTHER_FOLDER --encoder {name}, on a host of "
+                "the kind that made the collection (precision is bfloat16 with a GPU, int8 without), or with "
+                'index.precision = "float32" for both',
             )
         self._folders = sorted(path for path in (folder / PARTS).iterdir() if not path.name.startswith("."))
         self._open: OrderedDict[int, _Part] = OrderedDict()
@@ -151,6 +195,25 @@ def _opened(folder: Path) -> _Part:
             f"{folder} holds other arrays than it should", hint=f"delete {folder} and encode again"
         )
     return _Part(texts, vectors)
+
+
+@contextmanager
+def _unless_there() -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:  # another worker's came between the look and the renaming
+            raise
+
+
+@contextmanager
+def _told_clearly(into: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise of_disk(error, into) from error
 
 
 def _hashes(texts: Sequence[str]) -> NDArray[np.uint8]:

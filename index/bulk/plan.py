@@ -62,7 +62,8 @@ class Part:
 
 @dataclass(frozen=True)
 class PartReport:
-    """What became of a part. `seconds`: of the one worker that encoded it; `worker`: HOST:PROCESS."""
+    """What became of a part. `seconds`: of the one worker that encoded it; `worker`: HOST:PROCESS; `unreadable`:
+    how many of those skipped the system did not give to it, so that another try may."""
 
     documents: int
     skipped: tuple[Skipped, ...]
@@ -70,6 +71,7 @@ class PartReport:
     tokens: int
     seconds: float
     worker: str
+    unreadable: int = 0
 
 
 def make_plan(settings: Settings, encoder: Bound, splitter: Bound, splitting: Splitting) -> Plan:

@@ -29,13 +29,15 @@ class InProcess:
 
 @dataclass(frozen=True)
 class BulkReport:
-    """documents, skipped and passages: of all parts, also those of runs before. tokens and worker_seconds: of what
-    this run encoded; seconds: by the clock."""
+    """documents, skipped and passages: of all parts, also those of runs before. encoded (passages),
+    encoded_documents, tokens and worker_seconds: of what this run encoded; seconds: by the clock; workers:
+    HOST:PROCESS."""
 
     documents: int
     skipped: tuple[Skipped, ...]
     passages: int
     encoded: int
+    encoded_documents: int
     tokens: int
     seconds: float
     worker_seconds: float
@@ -47,10 +49,19 @@ def encode_corpus(
 ) -> BulkReport:
     """Fills the folder. Progress counts documents.
 
-    Raises: ConflictError if the folder is of another plan, or a host differs; UnavailableError.
+    Raises: LockedError while another run fills it; ConflictError if the folder is of another plan, or a host
+        differs; UnavailableError; OutOfSpaceError.
     """
     began = perf_counter()
-    encoded.prepare(into, plan)
+    with encoded.filling(into, plan):
+        before, now = _encode_parts(plan, sources, into, workers, report)
+    return _summed(before, now, perf_counter() - began)
+
+
+def _encode_parts(
+    plan: Plan, sources: Sequence[Source], into: Path, workers: Workers, report: Report
+) -> tuple[list[PartReport], list[PartReport]]:
+    """What was done before, and what now."""
     before: list[PartReport] = []
     left: list[Part] = []
     for part in parts_of(sources):
@@ -66,7 +77,7 @@ def encode_corpus(
         now.append(made)
         count += _files(made)
         report(count, len(sources), made.worker)
-    return _summed(before, now, perf_counter() - began)
+    return before, now
 
 
 def _files(part: PartReport) -> int:
@@ -80,6 +91,7 @@ def _summed(before: list[PartReport], now: list[PartReport], seconds: float) -> 
         skipped=tuple(skipped for part in every for skipped in part.skipped),
         passages=sum(part.passages for part in every),
         encoded=sum(part.passages for part in now),
+        encoded_documents=sum(part.documents for part in now),
         tokens=sum(part.tokens for part in now),
         seconds=seconds,
         worker_seconds=sum(part.seconds for part in now),

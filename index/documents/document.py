@@ -15,6 +15,10 @@ class UnparsableDocument(InvalidInputError):  # noqa: N818 (it names the documen
     code = "unparsable_document"
 
 
+class UnreadableDocument(UnparsableDocument):
+    """A file that the system did not give us now. Nothing is said of what it holds."""
+
+
 @dataclass(frozen=True)
 class ParsedDocument:
     """`text` is Markdown where `media_type` has headings. `pages` is empty for formats without pages."""

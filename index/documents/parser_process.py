@@ -51,12 +51,17 @@ class ParserProcess:
         self._end()
 
     def parse(self, path: Path, filename: str) -> ParsedDocument:
-        """Like `index.documents.parse.parse`, but a crash or a limit reached is an UnparsableDocument too."""
+        """Like `index.documents.parse.parse`, but a crash or a limit reached is an UnparsableDocument too.
+
+        Raises: OSError if the file cannot be opened.
+        """
         if media_type_of(filename) in LITERAL and _is_plain(path):
             return parse(path, filename)
         answer = self._asked([str(path.absolute()), filename])
         if answer.get("spent"):  # memory that a parser lost is not given back
             self._end()
+        if "errno" in answer:
+            raise OSError(answer["errno"], os.strerror(answer["errno"]), str(path))
         if "reason" in answer:
             raise UnparsableDocument(answer["reason"])
         return ParsedDocument(**{**answer, "pages": tuple(Page(**page) for page in answer["pages"])})
@@ -170,7 +175,10 @@ def _parsed(path: Path, filename: str, memory_bytes: int) -> dict[str, Any]:
         return {"reason": f"parsing it takes more than {_megabytes(memory_bytes)} of memory", "spent": True}
     except RecursionError:
         return {"reason": "it is nested too deeply"}
-    except Exception as error:  # whatever a parser raises speaks of the file
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename == str(path):
+            return {"errno": error.errno}
+        # Whatever else a parser raises speaks of what the file holds.
         return {"reason": f"it is damaged: {type(error).__name__}: {error}"[:500]}
 
 

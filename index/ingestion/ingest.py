@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from index.collection.documents import Access, NewDocument, StoredDocument
+from index.documents.document import UnreadableDocument
 from index.documents.parse import ParsedDocument, UnparsableDocument
 from index.documents.parser_process import ParserProcess
 from index.documents.split import Passage, Splitter
@@ -215,11 +216,12 @@ class Ingestion:
 
 
 def passages_of(source: Source, parser: ParserProcess, splitter: Splitter) -> tuple[ParsedDocument, list[Passage]]:
-    """Raises: UnparsableDocument for a file of which nothing can be found, or that cannot be read."""
+    """Raises: UnparsableDocument for a file of which nothing can be found; UnreadableDocument for one that the
+    system does not give us."""
     try:
         parsed = parser.parse(source.path, source.filename)
     except OSError as error:
-        raise UnparsableDocument(_unreadable(error)) from None
+        raise UnreadableDocument(_unreadable(error)) from None
     passages = splitter.split(parsed)
     if not passages:
         raise UnparsableDocument("it holds headings only")

@@ -1,14 +1,18 @@
 """local-llm index encode: a large corpus encoded ahead, by as many hosts as there are."""
 
+import socket
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from local_llm import ledger
 from local_llm.cli.context import AsJson, CommandContext
 from local_llm.cli.output import emit, progress_bar, talk
+
+if TYPE_CHECKING:
+    from index.bulk.run import BulkReport
 
 
 def encode(
@@ -52,16 +56,8 @@ def encode(
         done = encode_corpus(plan, find_sources(paths), into.expanduser().absolute(), who, bar)
     for skipped in done.skipped:
         talk(f"skipped {skipped.document}: {skipped.reason}")
-    if done.encoded:
-        facts = {
-            "encoder": target.name,
-            "documents": done.documents,
-            "passages": done.encoded,
-            "tokens": done.tokens,
-            "seconds": round(done.worker_seconds, 3),
-            "wall_seconds": round(done.seconds, 3),
-            "workers": len(done.workers),
-        }
+    facts = facts_of(done, target.name)
+    if facts is not None:
         ledger.record(box.state, box.caller.project_id, "encoding", facts)
     text = (
         f"{into} has {done.passages} passages of {done.documents} documents, {done.encoded} of them new "
@@ -69,3 +65,19 @@ def encode(
         f"next: local-llm index add COLLECTION PATHS --encoded {into}"
     )
     emit(asdict(done), text, as_json=as_json)
+
+
+def facts_of(done: "BulkReport", encoder: str) -> dict[str, Any] | None:
+    """For the ledger, which writes this host's hardware beside them. None if others did any of it, or none did."""
+    hosts = {worker.rpartition(":")[0] for worker in done.workers}
+    if not done.encoded or hosts != {socket.gethostname()}:
+        return None
+    return {
+        "encoder": encoder,
+        "documents": done.encoded_documents,
+        "passages": done.encoded,
+        "tokens": done.tokens,
+        "seconds": round(done.worker_seconds, 3),
+        "wall_seconds": round(done.seconds, 3),
+        "workers": len(done.workers),
+    }

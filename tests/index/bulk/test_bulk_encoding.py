@@ -16,7 +16,7 @@ import pytest
 
 from index.bulk import plan as planning
 from index.bulk.encoded import EncodedTexts
-from index.bulk.plan import Bound, Part, PartReport, Plan, make_plan, parts_of
+from index.bulk.plan import Bound, Part, PartReport, Plan, parts_of
 from index.bulk.run import BulkReport, InProcess, encode_corpus
 from index.bulk.worker import Worker
 from index.encoders import Encoders
@@ -41,12 +41,6 @@ def corpus(tmp_path: Path) -> Path:
         (folder / f"{topic}.md").write_text(f"# All about {topic}\n\n{text}\n")
     (folder / "broken.pdf").write_bytes(b"no PDF at all")
     return folder
-
-
-@pytest.fixture
-def plan(settings: Settings) -> Plan:
-    encoder = Bound(*Encoders(settings).fingerprint("all-MiniLM-L6-v2"))
-    return make_plan(settings, encoder, encoder, Splitting(64, 8))
 
 
 @pytest.fixture
@@ -174,7 +168,7 @@ def test_a_text_is_found_by_its_whole_hash(plan: Plan, corpus: Path, tmp_path: P
     assert len(found._keys) == report["passages"]
     worker = Worker(plan, tmp_path)
     source = find_sources([corpus / "returns.md"])[0]
-    passages = list(worker._passages((source,), []))
+    passages = list(worker._passages((source,), [], []))
     assert found.find([passage.encoded for passage in passages]) == {}
     worker.close()
     np.save(folder / "texts.npy", texts[:-1])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +15,13 @@ from ray_cluster import RayCluster
 from index.bulk import plan as planning
 from index.bulk import ray_data
 from index.bulk.encoded import EncodedTexts
-from index.bulk.plan import Bound, Plan, make_plan
+from index.bulk.plan import Part, PartReport, Plan
 from index.bulk.ray_data import OnRay
 from index.bulk.run import InProcess, encode_corpus
-from index.encoders import Encoders
 from index.ingestion.ingest import find_sources
-from index.interface import Splitting, silent
+from index.interface import silent
 from local_llm import offline
-from local_llm.errors import ConflictError, SettingsError, UnavailableError
-from local_llm.settings import Settings
+from local_llm.errors import ConflictError, LocalLLMError, SettingsError, UnavailableError
 
 FILES = 12
 
@@ -54,12 +53,6 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def plan(settings: Settings) -> Plan:
-    encoder = Bound(*Encoders(settings).fingerprint("all-MiniLM-L6-v2"))
-    return make_plan(settings, encoder, encoder, Splitting(64, 8))
-
-
 @pytest.mark.slow
 def test_workers_on_two_hosts_make_what_one_process_makes(
     cluster: str, plan: Plan, corpus: Path, tmp_path: Path
@@ -84,6 +77,25 @@ def test_workers_on_two_hosts_make_what_one_process_makes(
     for folder in one._folders:
         ours, theirs = (np.load(path / "vectors.npy") for path in (folder, tmp_path / "many/parts" / folder.name))
         assert np.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_part_that_ends_every_worker_is_named_in_the_end(
+    cluster: str, plan: Plan, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dying:
+        def encode(self, _part: Part) -> PartReport:
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise AssertionError
+
+    class Deadly(ray_data._Encode):
+        def __init__(self, plan: Plan, into: str):
+            super().__init__(plan, into)
+            self._worker: Any = Dying()
+
+    monkeypatch.setattr(ray_data, "_Encode", Deadly)
+    with pytest.raises(LocalLLMError, match=r"0\.md to .*0\.md ended its worker 3 times"):
+        encode_corpus(plan, find_sources([corpus / "0.md"]), tmp_path / "ahead", OnRay(cluster), silent)
 
 
 @pytest.mark.slow
