@@ -135,7 +135,7 @@ def test_control_c_ends_a_run_that_goes_on_later(settings: Settings, collection:
         str(asked),
         *FAST,
         "--epochs",
-        "50",
+        "5000",  # never to its end, however long this one is kept from looking
         "--batch-size",
         "2",
     ]
