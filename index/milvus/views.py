@@ -41,8 +41,9 @@ class OnMilvus:
         beginning = self._beginning(path)
         for name in self._milvus.names(beginning):
             if name != f"{beginning}{but}":
-                if name in self._open:
-                    self._open[name].dropped()
+                view = self._open.get(name)  # once: it can be collected between two looks
+                if view is not None:
+                    view.dropped()
                 self._milvus.drop(name)
 
     def _beginning(self, path: Path) -> str:
