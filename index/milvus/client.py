@@ -32,6 +32,7 @@ CONNECTION = {
     "grpc.use_local_subchannel_pool": 1,
 }
 FIELDS = ("passage", "document", "stamp", "vector")
+INDEXED = ("vector", "document")
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class MilvusCollection:
         return self._milvus.options
 
     def ensure(self) -> None:
-        """It is there and can be searched: made anew if it is not, or not of our fields."""
+        """It is there and can be searched: made anew if it is not, or not of our fields, or half made."""
         with self._milvus.asked() as client:
             there = client.has_collection(self.name, **self._milvus.patience)
             if there and not self._fits(client):
@@ -221,7 +222,10 @@ class MilvusCollection:
     def _fits(self, client: Any) -> bool:
         fields = client.describe_collection(self.name, **self._milvus.patience)["fields"]
         dimension = next((int(field["params"]["dim"]) for field in fields if field["name"] == "vector"), 0)
-        return dimension == self._dimension and {field["name"] for field in fields} == set(FIELDS)
+        if dimension != self._dimension or {field["name"] for field in fields} != set(FIELDS):
+            return False
+        # Indexes are made after the collection: whoever made it may have been cut off between.
+        return all(client.list_indexes(self.name, field, **self._milvus.patience) for field in INDEXED)
 
 
 def _token(path: Path | None) -> str:

@@ -20,7 +20,7 @@ from index.collection.scope import EVERYTHING, Scope
 from index.collection.store import CollectionStore
 from index.collection.views import Views
 from index.interface import EVERYONE, Record
-from index.milvus.client import Milvus, MilvusOptions
+from index.milvus.client import INDEXED, Milvus, MilvusOptions
 from index.milvus.expressions import expressions
 from index.milvus.views import OnMilvus
 from index.registry import CollectionRegistry
@@ -155,6 +155,20 @@ def test_what_milvus_lost_is_filled_from_the_database(
     milvus_twin.write(["after"])
     assert milvus_twin.store.maintain(no_sample) is False
     milvus_twin.assert_same()
+
+
+def test_a_collection_half_made_in_milvus_is_made_anew(milvus_twin: Twin, on_milvus: OnMilvus) -> None:
+    """Whoever made it was cut off before its indexes, without which it cannot be loaded."""
+    milvus = on_milvus._milvus
+    for field in INDEXED:
+        (name,) = milvus.names(milvus.options.prefix)
+        with milvus.asked() as client:
+            client.release_collection(name)
+            client.drop_index(name, field)
+        milvus_twin.store._view._miss()
+        milvus_twin.assert_same()
+        with milvus.asked() as client:
+            assert sorted(client.list_indexes(name)) == sorted(INDEXED)
 
 
 def test_opened_again_it_takes_what_it_lacks_and_loses_what_is_gone(
