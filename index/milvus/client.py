@@ -139,6 +139,7 @@ class MilvusCollection:
         self._milvus = milvus
         self.name = name
         self._dimension = dimension
+        self.exact = False  # known of the index that is there, once it was made sure of
 
     @property
     def options(self) -> MilvusOptions:
@@ -153,6 +154,7 @@ class MilvusCollection:
                 there = False
             if not there:
                 self._create(client)
+            self.exact = self._index_type(client) == "FLAT"
             client.load_collection(self.name, **self._milvus.patience)
 
     def drop(self) -> None:
@@ -226,6 +228,10 @@ class MilvusCollection:
             return False
         # Indexes are made after the collection: whoever made it may have been cut off between.
         return all(client.list_indexes(self.name, field, **self._milvus.patience) for field in INDEXED)
+
+    def _index_type(self, client: Any) -> str:
+        (name, *_) = client.list_indexes(self.name, "vector", **self._milvus.patience)
+        return str(client.describe_index(self.name, name, **self._milvus.patience)["index_type"])
 
 
 def _token(path: Path | None) -> str:

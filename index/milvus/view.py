@@ -172,7 +172,7 @@ class MilvusView:
             tail=0,
             tombstones=0,
             bytes=0,
-            recall=1.0 if self._options.exact else None,
+            recall=1.0 if self._collection.exact else None,
             recall_queries=0,
             recall_source=None,
             target_recall=self._options.target_recall,

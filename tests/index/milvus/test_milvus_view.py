@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,23 @@ def test_a_collection_half_made_in_milvus_is_made_anew(milvus_twin: Twin, on_mil
         milvus_twin.assert_same()
         with milvus.asked() as client:
             assert sorted(client.list_indexes(name)) == sorted(INDEXED)
+
+
+@pytest.mark.parametrize("made_exact", [True, False])
+def test_exact_is_what_the_index_there_is_whatever_the_settings_say_by_now(
+    database: Path, on_milvus: OnMilvus, made_exact: bool
+) -> None:
+    options = on_milvus._milvus.options
+    for exact in (made_exact, not made_exact):
+        views = OnMilvus(replace(options, exact=exact))
+        store = opened_on(database, views)
+        store.write([document("a", VECTORS[:2])])
+        store.maintain(no_sample)
+        stats = store.view_stats()
+        assert stats is not None
+        assert stats.recall == (1.0 if made_exact else None)
+        store.close(snapshot=False)
+        views.close()
 
 
 def test_opened_again_it_takes_what_it_lacks_and_loses_what_is_gone(
