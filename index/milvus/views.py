@@ -1,8 +1,9 @@
 """The views of collections on Milvus: their names there, opened and dropped."""
 
+import threading
 from hashlib import blake2b
 from pathlib import Path
-from weakref import WeakValueDictionary
+from weakref import WeakSet
 
 from index.collection.database import Database
 from index.collection.live_view import snapshot_bytes
@@ -17,7 +18,8 @@ class OnMilvus:
 
     def __init__(self, options: MilvusOptions):
         self._milvus = Milvus(options)
-        self._open: WeakValueDictionary[str, MilvusView] = WeakValueDictionary()
+        self._open: WeakSet[MilvusView] = WeakSet()
+        self._opening = threading.Lock()
 
     def close(self) -> None:
         self._milvus.close()
@@ -25,8 +27,13 @@ class OnMilvus:
     def open(self, database: Database, generation: int, dimension: int) -> MilvusView:
         name = self._name(database, generation)
         view = MilvusView(MilvusCollection(self._milvus, name, dimension), Truth(database, generation, dimension))
-        self._open[name] = view
+        with self._opening:
+            self._open.add(view)
         return view
+
+    def leave(self, database: Database) -> None:
+        for view in self._opened(database.path):
+            view.leave()
 
     def bytes(self, database: Database, generation: int) -> int:
         return snapshot_bytes(database, generation)  # left from when it was held in memory
@@ -39,12 +46,16 @@ class OnMilvus:
         self._drop(path, but=None)
 
     def _drop(self, path: Path, *, but: str | None) -> None:
+        for view in self._opened(path):
+            if view.name != but:
+                view.dropped()
         for name in self._milvus.names(self._beginning(path)):
             if name != but:
-                view = self._open.get(name)  # once: it can be collected between two looks
-                if view is not None:
-                    view.dropped()
                 self._milvus.drop(name)
+
+    def _opened(self, path: Path) -> list[MilvusView]:
+        with self._opening:
+            return [view for view in self._open if view.name.startswith(self._beginning(path))]
 
     def _name(self, database: Database, generation: int) -> str:
         """Tells the encoder too: after a backup was put back a generation's number is given again, and neither ids
