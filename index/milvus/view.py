@@ -5,6 +5,7 @@ by upkeep or by the next search, and no search is answered from it before.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,12 +15,17 @@ from numpy.typing import NDArray
 
 from index.milvus.client import EndedError, Line, LostCollectionError, MilvusCollection
 from index.milvus.expressions import expressions
+from index.milvus.outage import Outage
 from index.milvus.truth import Block, Stamped, Truth
 from index.vectors.brute_force import Found, merged, nothing, stacked
 from index.vectors.filters import permitted
 from index.vectors.rows import Ids, Mask, Vectors, checked_groups, checked_ids, checked_queries, checked_vectors
 from index.vectors.view import Built, QuerySource, ViewStats
 from local_llm.errors import LocalLLMError, UnavailableError
+
+# A search waits so long for whoever fills Milvus: enough to be told of some changes. The server answers 40 requests
+# at once, and a fill can take hours.
+SEARCH_WAIT_SECONDS = 1.0
 
 
 class MilvusView:
@@ -38,6 +44,7 @@ class MilvusView:
         self._max_id = -1
         self._rows = 0
         self._dropped = False
+        self._outage = Outage()
 
     @property
     def name(self) -> str:
@@ -94,22 +101,25 @@ class MilvusView:
         """Raises: UnavailableError while Milvus does not answer, or is being filled."""
         queries = checked_queries(queries, k, allowed, self.dimension)
         try:
-            return self._searched(queries, k, allowed)
+            with self._outage.watched():
+                return self._searched(queries, k, allowed)
         except UnavailableError:
             if not self._dropped:
                 raise
         return nothing(len(queries))  # another generation has taken its place: whoever asks, asks that one next
 
     def _searched(self, queries: Vectors, k: int, allowed: Mask | None) -> Found:
-        """Tried once more after a failure."""
-        self._settle(self._options.timeout_seconds)
+        """Tried once more after a failure that came at once."""
+        began = time.monotonic()
+        self._settle(SEARCH_WAIT_SECONDS)
         try:
             return self._search(queries, k, allowed)
         except LostCollectionError:  # somebody dropped it there: filled anew
             self._miss()
         except UnavailableError:  # also where Milvus was started again since it was asked last
-            pass
-        self._settle(self._options.timeout_seconds)
+            if time.monotonic() - began >= self._options.timeout_seconds:
+                raise
+        self._settle(SEARCH_WAIT_SECONDS)
         try:
             return self._search(queries, k, allowed)
         except LostCollectionError:
@@ -146,6 +156,7 @@ class MilvusView:
                 missed = self._missed  # what is missed from here on is for the next time
                 self._bring_up_to_date()
                 self._settled = missed
+                self._outage.is_over()
         finally:
             self._changing.release()
 

@@ -4,8 +4,10 @@ import importlib.util
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -258,6 +260,43 @@ def test_an_outage_costs_searches_and_no_change(
     finally:
         milvus_lite.start()
     maintained_at_last(milvus_twin.store)
+    milvus_twin.assert_same()
+    impatient.close()
+
+
+def test_a_milvus_that_hangs_holds_up_one_search_a_second(
+    milvus_twin: Twin, milvus_lite: MilvusLite, on_milvus: OnMilvus, database: Path
+) -> None:
+    impatient = OnMilvus(replace(on_milvus._milvus.options, timeout_seconds=3))
+    milvus_twin.store.close(snapshot=False)
+    milvus_twin.store = opened_on(database, impatient)
+    maintained_at_last(milvus_twin.store)
+
+    def failed() -> tuple[float, str]:
+        began = time.monotonic()
+        with pytest.raises(UnavailableError) as caught:
+            milvus_twin.store.search("c", VECTORS[0], 3, EVERYTHING)
+        return time.monotonic() - began, caught.value.message
+
+    def maintain_in_vain() -> None:
+        with suppress(UnavailableError):
+            milvus_twin.store.maintain(no_sample)
+
+    with milvus_lite.hanging():
+        waited, message = failed()
+        assert 2.5 < waited < 5.5  # and it does not try again
+        following = [failed() for _ in range(10)]
+        assert sum(waited for waited, _ in following) < 5
+        assert following[0][1] == message
+        milvus_twin.write(["meanwhile"])  # of which Milvus is not told: somebody has to bring it up to date
+        upkeep = threading.Thread(target=maintain_in_vain, daemon=True)
+        upkeep.start()
+        time.sleep(1)
+        waited, message = failed()
+        assert waited < 2
+        assert "is being filled" in message
+        upkeep.join()
+    time.sleep(1)
     milvus_twin.assert_same()
     impatient.close()
 
