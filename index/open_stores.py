@@ -99,6 +99,8 @@ class OpenStores:
 
     def close_all(self) -> None:
         self._ended.set()
+        for store in list(self._stores.values()):
+            store.leave()
         if self._upkeep is not None:
             self._upkeep.join()
         for identifier in list(self._stores):

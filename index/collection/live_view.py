@@ -55,6 +55,9 @@ class InMemory:
     def open(self, database: Database, generation: int, dimension: int) -> VectorView:
         return open_view(database, generation, self._options(dimension))
 
+    def leave(self, database: Database) -> None:
+        """Steps of upkeep are short here."""
+
     def bytes(self, database: Database, generation: int) -> int:
         return snapshot_bytes(database, generation)
 

@@ -91,6 +91,7 @@ class CollectionStore:
 
     def close(self, *, snapshot: bool = True) -> None:
         """Leaves a snapshot behind if the last one is out of date, unless told not to."""
+        self.leave()  # else a fill of Milvus would be waited for to its end
         with self._upkeep, self._database.lock:
             if self._closed:
                 return
@@ -102,6 +103,10 @@ class CollectionStore:
                         self.save_view()
             finally:
                 self._database.close()
+
+    def leave(self) -> None:
+        """It is about to be closed: upkeep that can wait for the next opening ends soon. Waits for nobody."""
+        self._views.leave(self._database)
 
     @property
     def generation(self) -> Generation:

@@ -12,6 +12,10 @@ class Views(Protocol):
     def open(self, database: Database, generation: int, dimension: int) -> View:
         """The view of a generation, in step with the database. Call it while nothing is written."""
 
+    def leave(self, database: Database) -> None:
+        """The collection is about to be closed: what is being done for its views and can wait for its next opening
+        ends soon. Waits for nobody."""
+
     def bytes(self, database: Database, generation: int) -> int:
         """What it takes on this disk."""
 

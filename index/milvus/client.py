@@ -32,6 +32,7 @@ CONNECTION = {
     "grpc.use_local_subchannel_pool": 1,
 }
 FIELDS = ("passage", "document", "stamp", "vector")
+INDEXED = ("vector", "document")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class Line:
 
 class LostCollectionError(UnavailableError):
     """Milvus answers, and the collection is not there."""
+
+
+class EndedError(UnavailableError):
+    """Nothing more is asked of the collection: it was dropped, or is being closed."""
 
 
 class Milvus:
@@ -138,56 +143,71 @@ class MilvusCollection:
         self._milvus = milvus
         self.name = name
         self._dimension = dimension
+        self.ended = threading.Event()  # set: whoever is at work here stops before the next question
+        self.exact = False  # known of the index that is there, once it was made sure of
 
     @property
     def options(self) -> MilvusOptions:
         return self._milvus.options
 
     def ensure(self) -> None:
-        """It is there and can be searched: made anew if it is not, or not of our fields."""
-        with self._milvus.asked() as client:
+        """It is there and can be searched: made anew if it is not, or not of our fields, or half made."""
+        with self._asked() as client:
             there = client.has_collection(self.name, **self._milvus.patience)
             if there and not self._fits(client):
                 client.drop_collection(self.name, **self._milvus.patience)
                 there = False
             if not there:
                 self._create(client)
+            self.exact = self._index_type(client) == "FLAT"
             client.load_collection(self.name, **self._milvus.patience)
 
     def drop(self) -> None:
         self._milvus.drop(self.name)
+
+    @contextmanager
+    def _asked(self) -> Iterator[Any]:
+        self._refuse_ended()
+        with self._milvus.asked() as client:
+            yield client
+
+    def _refuse_ended(self) -> None:
+        if self.ended.is_set():
+            raise EndedError(f"{self.name} in Milvus is being left", hint="ask again")
 
     def upsert(self, block: Block) -> None:
         size = max(1, BATCH_BYTES // (4 * self._dimension + 64))
         columns = (block.ids.tolist(), block.documents.tolist(), block.stamps.tolist(), block.vectors)
         for start in range(0, len(block.ids), size):
             rows = zip(*(column[start : start + size] for column in columns), strict=True)
-            with self._milvus.asked() as client:
+            with self._asked() as client:
                 data = [dict(zip(FIELDS, row, strict=True)) for row in rows]
                 client.upsert(self.name, data, **self._milvus.patience)
 
     def delete(self, ids: Ids) -> None:
         for start in range(0, len(ids), DELETED_AT_ONCE):
-            with self._milvus.asked() as client:
+            with self._asked() as client:
                 some = ids[start : start + DELETED_AT_ONCE].tolist()
                 client.delete(self.name, ids=some, **self._milvus.patience)
 
     def passages(self) -> Stamped:
         """All that it holds."""
-        found: list[tuple[int, int]] = []
-        with self._milvus.asked() as client:
+        found = [np.empty((0, 2), np.int64)]  # an array a page: as Python's numbers it would take ten times that
+        with self._asked() as client:
             pages = client.query_iterator(
                 self.name, batch_size=MOST_RESULTS, output_fields=["passage", "stamp"], **self._milvus.patience
             )
             while page := pages.next():
-                found += [(row["passage"], row["stamp"]) for row in page]
+                self._refuse_ended()
+                found.append(np.array([(row["passage"], row["stamp"]) for row in page], np.int64))
             pages.close()
-        ids, stamps = np.array(sorted(found), np.int64).reshape(-1, 2).T
-        return Stamped(ids, stamps)
+        ids, stamps = np.concatenate(found).T
+        order = np.argsort(ids)
+        return Stamped(ids[order], stamps[order])
 
     def search(self, queries: Vectors, k: int, expression: str) -> list[Line]:
         """The k (at most MOST_RESULTS) nearest of each query among what the expression admits."""
-        with self._milvus.asked() as client:
+        with self._asked() as client:
             found = client.search(
                 self.name,
                 data=queries,
@@ -220,7 +240,14 @@ class MilvusCollection:
     def _fits(self, client: Any) -> bool:
         fields = client.describe_collection(self.name, **self._milvus.patience)["fields"]
         dimension = next((int(field["params"]["dim"]) for field in fields if field["name"] == "vector"), 0)
-        return dimension == self._dimension and {field["name"] for field in fields} == set(FIELDS)
+        if dimension != self._dimension or {field["name"] for field in fields} != set(FIELDS):
+            return False
+        # Indexes are made after the collection: whoever made it may have been cut off between.
+        return all(client.list_indexes(self.name, field, **self._milvus.patience) for field in INDEXED)
+
+    def _index_type(self, client: Any) -> str:
+        (name, *_) = client.list_indexes(self.name, "vector", **self._milvus.patience)
+        return str(client.describe_index(self.name, name, **self._milvus.patience)["index_type"])
 
 
 def _token(path: Path | None) -> str:

@@ -5,19 +5,27 @@ by upkeep or by the next search, and no search is answered from it before.
 """
 
 import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.milvus.client import Line, LostCollectionError, MilvusCollection
+from index.milvus.client import EndedError, Line, LostCollectionError, MilvusCollection
 from index.milvus.expressions import expressions
+from index.milvus.outage import Outage
 from index.milvus.truth import Block, Stamped, Truth
 from index.vectors.brute_force import Found, merged, nothing, stacked
 from index.vectors.filters import permitted
 from index.vectors.rows import Ids, Mask, Vectors, checked_groups, checked_ids, checked_queries, checked_vectors
 from index.vectors.view import Built, QuerySource, ViewStats
 from local_llm.errors import LocalLLMError, UnavailableError
+
+# A search waits so long for whoever fills Milvus: enough to be told of some changes. The server answers 40 requests
+# at once, and a fill can take hours.
+SEARCH_WAIT_SECONDS = 1.0
 
 
 class MilvusView:
@@ -36,6 +44,12 @@ class MilvusView:
         self._max_id = -1
         self._rows = 0
         self._dropped = False
+        self._outage = Outage()
+
+    @property
+    def name(self) -> str:
+        """Of the collection in Milvus."""
+        return self._collection.name
 
     @property
     def dimension(self) -> int:
@@ -59,24 +73,22 @@ class MilvusView:
             return
         self._max_id = max(self._max_id, int(ids[-1]))
         self._rows += len(ids)
-        if not self.lags:
-            with self._changing:
-                try:
-                    self._collection.upsert(Block(ids, self._truth.stamps_of(groups), groups, vectors))
-                    return
-                except LocalLLMError:  # told by the next search, and by upkeep
-                    pass
-        self._miss()
+        self._tell(lambda: self._collection.upsert(Block(ids, self._truth.stamps_of(groups), groups, vectors)))
 
     def remove(self, ids: Ids) -> None:
         self._rows -= len(ids)
-        if not self.lags:
-            with self._changing:
-                try:
-                    self._collection.delete(np.asarray(ids, np.int64))
-                    return
-                except LocalLLMError:  # told by the next search, and by upkeep
-                    pass
+        self._tell(lambda: self._collection.delete(np.asarray(ids, np.int64)))
+
+    def _tell(self, change: Callable[[], None]) -> None:
+        """Never waits for whoever fills Milvus: the database is locked meanwhile."""
+        if not self.lags and self._changing.acquire(blocking=False):
+            try:
+                change()
+                return
+            except LocalLLMError:  # told by the next search, and by upkeep
+                pass
+            finally:
+                self._changing.release()
         self._miss()
 
     def _miss(self) -> None:
@@ -88,20 +100,31 @@ class MilvusView:
     def search(self, queries: Vectors, k: int, allowed: Mask | None = None) -> tuple[Vectors, Ids]:
         """Raises: UnavailableError while Milvus does not answer, or is being filled."""
         queries = checked_queries(queries, k, allowed, self.dimension)
-        for last in (False, True):
-            if self._dropped:  # another generation has taken its place: whoever asks, asks that one next
-                break
-            self._settle(self._options.timeout_seconds)
-            try:
-                return self._search(queries, k, allowed)
-            except LostCollectionError:  # somebody dropped it there: filled anew
-                self._miss()
-                if last and not self._dropped:
-                    raise
-            except UnavailableError:  # also where Milvus was started again since it was asked last
-                if last:
-                    raise
-        return nothing(len(queries))
+        try:
+            with self._outage.watched():
+                return self._searched(queries, k, allowed)
+        except UnavailableError:
+            if not self._dropped:
+                raise
+        return nothing(len(queries))  # another generation has taken its place: whoever asks, asks that one next
+
+    def _searched(self, queries: Vectors, k: int, allowed: Mask | None) -> Found:
+        """Tried once more after a failure that came at once."""
+        began = time.monotonic()
+        self._settle(SEARCH_WAIT_SECONDS)
+        try:
+            return self._search(queries, k, allowed)
+        except LostCollectionError:  # somebody dropped it there: filled anew
+            self._miss()
+        except UnavailableError:  # also where Milvus was started again since it was asked last
+            if time.monotonic() - began >= self._options.timeout_seconds:
+                raise
+        self._settle(SEARCH_WAIT_SECONDS)
+        try:
+            return self._search(queries, k, allowed)
+        except LostCollectionError:
+            self._miss()
+            raise
 
     def _search(self, queries: Vectors, k: int, allowed: Mask | None) -> Found:
         lines = [nothing(1)] * len(queries)
@@ -114,7 +137,8 @@ class MilvusView:
 
     def maintain(self) -> bool:
         """Raises: UnavailableError."""
-        self._settle(None)
+        with suppress(EndedError):
+            self._settle(None)
         return False
 
     def _settle(self, patience_seconds: float | None) -> None:
@@ -128,15 +152,18 @@ class MilvusView:
                 retry_after_seconds=10,
             )
         try:
-            if self.lags and not self._dropped:
+            if self.lags:
                 missed = self._missed  # what is missed from here on is for the next time
                 self._bring_up_to_date()
                 self._settled = missed
+                self._outage.is_over()
         finally:
             self._changing.release()
 
     def _bring_up_to_date(self) -> None:
         self._collection.ensure()
+        if self._dropped:  # after it was dropped it may have been made again just now
+            self._collection.drop()
         held, there = self._collection.passages(), self._truth.passages()
         self._collection.delete(_without(held, there).ids)
         for block in self._truth.blocks(_without(there, held)):
@@ -148,10 +175,14 @@ class MilvusView:
         self._settle(self._options.timeout_seconds)
         return self._collection.passages().ids
 
+    def leave(self) -> None:
+        """Whoever fills Milvus stops soon, and nobody begins again. Waits for nobody."""
+        self._collection.ended.set()
+
     def dropped(self) -> None:
-        """Call it before the collection in Milvus is dropped: it is not to be filled again."""
-        with self._changing:
-            self._dropped = True
+        """Call it before the collection in Milvus is dropped: it is not to be filled again. Waits for nobody."""
+        self._dropped = True
+        self.leave()
 
     # What Milvus does by itself
 
@@ -172,7 +203,7 @@ class MilvusView:
             tail=0,
             tombstones=0,
             bytes=0,
-            recall=1.0 if self._options.exact else None,
+            recall=1.0 if self._collection.exact else None,
             recall_queries=0,
             recall_source=None,
             target_recall=self._options.target_recall,

@@ -4,8 +4,11 @@ import importlib.util
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from index.collection.scope import EVERYTHING, Scope
 from index.collection.store import CollectionStore
 from index.collection.views import Views
 from index.interface import EVERYONE, Record
-from index.milvus.client import Milvus, MilvusOptions
+from index.milvus.client import INDEXED, Milvus, MilvusOptions
 from index.milvus.expressions import expressions
 from index.milvus.views import OnMilvus
 from index.registry import CollectionRegistry
@@ -80,10 +83,20 @@ class Twin:
             else:
                 self.write([name if change == "write" else f"new{self._random.randrange(10**6)}"])
 
-    def assert_same(self) -> None:
+    def move(self, encoder: str, dimension: int) -> None:
+        """To vectors that another encoder makes of the same passages."""
+        following = self.store.begin_generation(encoder, encoder)
+        names = {self.store.find(name).number: name for name in self.kept}
+        for lacking in following.lacking(1000, after=0):
+            vectors = unit_vectors(len(lacking.texts), dimension, seed=self._random.randrange(2**32))
+            following.write([lacking], [vectors])
+            self.kept[names[lacking.number]] = (*self.kept[names[lacking.number]][:2], vectors)
+        self.store.adopt(following, lambda: None)
+
+    def assert_same(self, dimension: int = 16) -> None:
         for scope in SCOPES:
             for k in (1, 4, 500):
-                query = unit_vectors(1, seed=self._random.randrange(2**32))[0]
+                query = unit_vectors(1, dimension, seed=self._random.randrange(2**32))[0]
                 hits = self.store.search("c", query, k, scope)
                 expected = sorted(
                     ((float(vector @ query), name) for name, (allow, attributes, vectors) in self.kept.items()
@@ -145,6 +158,37 @@ def test_what_milvus_lost_is_filled_from_the_database(
     milvus_twin.write(["after"])
     assert milvus_twin.store.maintain(no_sample) is False
     milvus_twin.assert_same()
+
+
+def test_a_collection_half_made_in_milvus_is_made_anew(milvus_twin: Twin, on_milvus: OnMilvus) -> None:
+    """Whoever made it was cut off before its indexes, without which it cannot be loaded."""
+    milvus = on_milvus._milvus
+    for field in INDEXED:
+        (name,) = milvus.names(milvus.options.prefix)
+        with milvus.asked() as client:
+            client.release_collection(name)
+            client.drop_index(name, field)
+        milvus_twin.store._view._miss()
+        milvus_twin.assert_same()
+        with milvus.asked() as client:
+            assert sorted(client.list_indexes(name)) == sorted(INDEXED)
+
+
+@pytest.mark.parametrize("made_exact", [True, False])
+def test_exact_is_what_the_index_there_is_whatever_the_settings_say_by_now(
+    database: Path, on_milvus: OnMilvus, made_exact: bool
+) -> None:
+    options = on_milvus._milvus.options
+    for exact in (made_exact, not made_exact):
+        views = OnMilvus(replace(options, exact=exact))
+        store = opened_on(database, views)
+        store.write([document("a", VECTORS[:2])])
+        store.maintain(no_sample)
+        stats = store.view_stats()
+        assert stats is not None
+        assert stats.recall == (1.0 if made_exact else None)
+        store.close(snapshot=False)
+        views.close()
 
 
 def test_opened_again_it_takes_what_it_lacks_and_loses_what_is_gone(
@@ -220,21 +264,65 @@ def test_an_outage_costs_searches_and_no_change(
     impatient.close()
 
 
+def test_a_milvus_that_hangs_holds_up_one_search_a_second(
+    milvus_twin: Twin, milvus_lite: MilvusLite, on_milvus: OnMilvus, database: Path
+) -> None:
+    impatient = OnMilvus(replace(on_milvus._milvus.options, timeout_seconds=3))
+    milvus_twin.store.close(snapshot=False)
+    milvus_twin.store = opened_on(database, impatient)
+    maintained_at_last(milvus_twin.store)
+
+    def failed() -> tuple[float, str]:
+        began = time.monotonic()
+        with pytest.raises(UnavailableError) as caught:
+            milvus_twin.store.search("c", VECTORS[0], 3, EVERYTHING)
+        return time.monotonic() - began, caught.value.message
+
+    def maintain_in_vain() -> None:
+        with suppress(UnavailableError):
+            milvus_twin.store.maintain(no_sample)
+
+    with milvus_lite.hanging():
+        waited, message = failed()
+        assert 2.5 < waited < 5.5  # and it does not try again
+        following = [failed() for _ in range(10)]
+        assert sum(waited for waited, _ in following) < 5
+        assert following[0][1] == message
+        milvus_twin.write(["meanwhile"])  # of which Milvus is not told: somebody has to bring it up to date
+        upkeep = threading.Thread(target=maintain_in_vain, daemon=True)
+        upkeep.start()
+        time.sleep(1)
+        waited, message = failed()
+        assert waited < 2
+        assert "is being filled" in message
+        upkeep.join()
+    time.sleep(1)
+    milvus_twin.assert_same()
+    impatient.close()
+
+
 def test_another_encoder_leaves_nothing_of_the_one_before(milvus_twin: Twin, on_milvus: OnMilvus) -> None:
-    store = milvus_twin.store
-    following = store.begin_generation("another", "another")
-    new = {}
-    for lacking in following.lacking(100, after=0):
-        new[lacking.number] = unit_vectors(len(lacking.texts), 8, seed=lacking.number)
-        following.write([lacking], [new[lacking.number]])
-    store.adopt(following, lambda: None)
+    milvus_twin.move("another", dimension=8)
     milvus = on_milvus._milvus
     assert len(milvus.names(milvus.options.prefix)) == 1
-    numbers = {name: store.find(name).number for name in milvus_twin.kept}
-    for name, (allow, attributes, _) in milvus_twin.kept.items():
-        milvus_twin.kept[name] = (allow, attributes, new[numbers[name]])
-    hits = store.search("c", new[numbers["d5"]][0], 1, EVERYTHING)
-    assert [hit.document for hit in hits] == ["d5"]
+    milvus_twin.assert_same(dimension=8)
+
+
+def test_a_generation_number_given_again_after_a_backup_brings_back_no_other_encoder(
+    database: Path, milvus_twin: Twin, on_milvus: OnMilvus
+) -> None:
+    """Ids, stamps and dimension of both are the same."""
+    milvus_twin.store.close(snapshot=False)
+    backup = database.read_bytes()
+    for encoder in ("one", "two"):
+        database.write_bytes(backup)
+        milvus_twin.store = opened_on(database, on_milvus)
+        milvus_twin.move(encoder, dimension=16)
+        assert milvus_twin.store.generation.number == 2
+        milvus_twin.assert_same()
+        milvus_twin.store.close(snapshot=False)
+    milvus = on_milvus._milvus
+    assert len(milvus.names(milvus.options.prefix)) == 1
 
 
 def test_a_deleted_collection_leaves_nothing_in_milvus(
@@ -249,7 +337,8 @@ def test_a_deleted_collection_leaves_nothing_in_milvus(
     service.put(admin, made.id, [Record("a", "text", vector=VECTORS[0].tolist())])
     assert [hit.document for hit in service.search(admin, made.id, VECTORS[0].tolist())] == ["a"]
     assert service.stats(admin, made.id).search.structure == "milvus"
-    assert milvus.names("deleted") == [f"deleted_{made.id}_1"]
+    (name,) = milvus.names("deleted")
+    assert name.startswith(f"deleted_{made.id}_1_")
     service.delete(admin, made.id)
     assert milvus.names("deleted") == []
     service.close()
