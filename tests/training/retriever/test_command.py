@@ -135,12 +135,13 @@ def test_control_c_ends_a_run_that_goes_on_later(settings: Settings, collection:
         str(asked),
         *FAST,
         "--epochs",
-        "5000",  # never to its end, however long this one is kept from looking
+        "50",
         "--batch-size",
         "2",
     ]
+    # A shell that runs the tests in its background has everything below it ignore Control-C.
     process = subprocess.Popen(
-        [sys.executable, "-m", "local_llm", *line],
+        ["env", "--default-signal=INT", sys.executable, "-m", "local_llm", *line],
         env={**os.environ, "LOCAL_LLM_HOME": str(settings.home)},
         stderr=subprocess.PIPE,
         text=True,
