@@ -158,7 +158,9 @@ def test_a_deleted_adapter_is_gone_with_its_place_among_the_checkpoints(
             values = {"id": f"ckpt_{step}", "job_id": "ftjob-1", "step_number": step, "model_name": name}
             session.add(JobCheckpoint(**values, metrics={}, created_at=0))
     checkpoint, finished = publish("ft:tiny:local::one:ckpt-step-6", step_number=6), publish()
-    assert {row.name for row in registry.list(admin)} == {finished.name, checkpoint.name}
+    # The oldest first, by name within a second.
+    oldest_first = sorted((checkpoint, finished), key=lambda row: (row.created_at, row.name))
+    assert [row.name for row in registry.list(admin)] == [row.name for row in oldest_first]
 
     registry.delete(checkpoint)
     registry.delete(checkpoint)  # another process may have been faster
